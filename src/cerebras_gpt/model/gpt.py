@@ -1,0 +1,176 @@
+"""The decoder, forward only: embedding, attention, feed-forward, block, GPT.
+
+Letters in shapes: B batch, T time, S cached time, C d_model, H heads, D d_head, F d_ffn, V vocab, L layers.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.model.parametrization import TRUNCATION, Parametrization, Role
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+}
+
+
+class LayerCache(Protocol):
+    """Keys and values of one layer's past."""
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Takes (B, H, T, D) each; gives all keys and values (B, H, S + T, D) and the mask, None if simply causal."""
+
+
+class Cache(Protocol):
+    """The past of a whole network, passed in by who generates; no cache means no past."""
+
+    def positions(self, n_tokens: int) -> Tensor:
+        """Positions of the next n_tokens: (T,) or (B, T)."""
+
+    def layer(self, index: int) -> LayerCache:
+        """The cache of one layer."""
+
+
+class Linear(nn.Linear):
+    """A linear layer that knows the role of its weight."""
+
+    def __init__(self, n_in: int, n_out: int, role: Role) -> None:
+        super().__init__(n_in, n_out)
+        self.role = role
+
+    def reset_parameters(self) -> None:
+        """Nothing: `initialize` writes every tensor once, from the table."""
+
+
+class Embedding(nn.Embedding):
+    """A table of vectors with the role `embedding`."""
+
+    role: Role = "embedding"
+
+    def reset_parameters(self) -> None:
+        """Nothing: `initialize` writes every tensor once, from the table."""
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention with fused QKV."""
+
+    def __init__(self, architecture: Architecture, scale: float) -> None:
+        super().__init__()
+        self.n_heads, self.scale = architecture.n_heads, scale
+        self.qkv = Linear(architecture.d_model, 3 * architecture.d_model, role="hidden")
+        self.out = Linear(architecture.d_model, architecture.d_model, role="residual_out")
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Mixes each position with its past: (B, T, C) -> (B, T, C)."""
+        B, T, C = x.shape
+        heads = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, T, D)
+        mask = None
+        if cache is not None:
+            k, v, mask = cache.append(k, v)  # (B, H, S + T, D)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, scale=self.scale)
+        return self.out(y.transpose(1, 2).reshape(B, T, C))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[architecture.activation]
+        self.up = Linear(architecture.d_model, architecture.d_ffn, role="hidden")
+        self.down = Linear(architecture.d_ffn, architecture.d_model, role="residual_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transforms each position alone: (B, T, C) -> (B, T, C)."""
+        return self.down(self.activation(self.up(x)))
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm attention and feed-forward, each added to the residual stream."""
+
+    def __init__(self, architecture: Architecture, scale: float) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(architecture.d_model, architecture.layer_norm_eps)
+        self.attention = Attention(architecture, scale)
+        self.norm_feed_forward = nn.LayerNorm(architecture.d_model, architecture.layer_norm_eps)
+        self.feed_forward = FeedForward(architecture)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.attention(self.norm_attention(x), cache)
+        return x + self.feed_forward(self.norm_feed_forward(x))
+
+
+class GPT(nn.Module):
+    """The Cerebras-GPT decoder with a tied head (Dey et al. 2023, section 2; Radford et al. 2019)."""
+
+    def __init__(self, architecture: Architecture, parametrization: Parametrization) -> None:
+        super().__init__()
+        self.architecture, self.parametrization = architecture, parametrization
+        self.token_embedding = Embedding(architecture.vocab_size, architecture.d_model)
+        self.position_embedding = Embedding(architecture.seq_len, architecture.d_model)
+        self.blocks = nn.ModuleList(
+            Block(architecture, parametrization.attention_scale) for _ in range(architecture.n_layers)
+        )
+        self.norm = nn.LayerNorm(architecture.d_model, architecture.layer_norm_eps)
+
+    def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Final hidden states, already multiplied by the logit scale: (B, T) -> (B, T, C).
+
+        Their product with the token table is the logits, so a loss can form them in chunks.
+        """
+        T = ids.shape[1]
+        positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
+        x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
+        x = x * self.parametrization.embedding_scale
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if cache is None else cache.layer(index))
+        return self.norm(x) * self.parametrization.logit_scale
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of every token: (..., C) -> (..., V)."""
+        return F.linear(hidden, self.token_embedding.weight.to(hidden.dtype))
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Next-token logits at every position: (B, T) -> (B, T, V)."""
+        return self.logits(self.hidden(ids, cache))
+
+
+class RoledParameter(NamedTuple):
+    """A parameter with its name and its row in the table."""
+
+    name: str
+    parameter: nn.Parameter
+    role: Role
+
+
+def roles(model: nn.Module) -> Iterator[RoledParameter]:
+    """Every parameter exactly once, with the role that its owning module gives it."""
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if isinstance(module, nn.LayerNorm):
+                yield RoledParameter(name, parameter, "norm")
+            elif name.endswith("bias"):
+                yield RoledParameter(name, parameter, "bias")
+            else:
+                yield RoledParameter(name, parameter, module.role)
+
+
+@torch.no_grad()
+def initialize(model: GPT, generator: torch.Generator) -> GPT:
+    """Writes every tensor from the parametrization's table: truncated normals, zero biases, unit norms."""
+    for name, parameter, role in roles(model):
+        std = model.parametrization.row(role).init_std
+        if std:
+            cut = TRUNCATION * std
+            nn.init.trunc_normal_(parameter, std=std, a=-cut, b=cut, generator=generator)
+        else:
+            parameter.fill_(1.0 if role == "norm" and name.endswith("weight") else 0.0)
+    return model
