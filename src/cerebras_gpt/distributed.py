@@ -1,0 +1,43 @@
+"""Who else takes part in a run: one process and many walk the same path."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as torch_distributed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run; a world of size 1 is the same path as 64."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes files and the screen."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of a global list; all parts together are the list."""
+        return items[self.rank :: self.size]
+
+    def sum_(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces each tensor by its sum over all processes."""
+        if self.size > 1:
+            for tensor in tensors:
+                torch_distributed.all_reduce(tensor)
+
+
+def join() -> World:
+    """The world that `torchrun` describes in the environment, or a world of one."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and not torch_distributed.is_initialized():
+        torch_distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return World(int(os.environ.get("RANK", "0")), size)
