@@ -1,8 +1,10 @@
 """Who else takes part in a run: one process and many walk the same path."""
 
 import os
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import TypeVar
 
 import torch
@@ -41,3 +43,28 @@ def join() -> World:
     if size > 1 and not torch_distributed.is_initialized():
         torch_distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return World(int(os.environ.get("RANK", "0")), size)
+
+
+class StopFlag:
+    """Set by SIGINT or SIGTERM while it is open; a second signal acts as if it were not there."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether somebody asked this process to stop."""
+        return self._set
+
+    def __enter__(self) -> "StopFlag":
+        self._before = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self._set = True
+        signal.signal(number, self._before[number])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.model.attention import causal_attention
 from cerebras_gpt.model.parametrization import TRUNCATION, Parametrization, Role
 
 ACTIVATIONS = {
@@ -38,11 +39,15 @@ class Cache(Protocol):
 
 
 class Linear(nn.Linear):
-    """A linear layer that knows the role of its weight."""
+    """A linear layer that knows the role of its weight and computes in the dtype of its input."""
 
     def __init__(self, n_in: int, n_out: int, role: Role) -> None:
         super().__init__(n_in, n_out)
         self.role = role
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., n_in) -> (..., n_out)."""
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
     def reset_parameters(self) -> None:
         """Nothing: `initialize` writes every tensor once, from the table."""
@@ -55,6 +60,16 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Nothing: `initialize` writes every tensor once, from the table."""
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation in the dtype of its input; the statistics are float32 inside the kernel."""
+
+    role: Role = "norm"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
@@ -71,10 +86,12 @@ class Attention(nn.Module):
         B, T, C = x.shape
         heads = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, T, D)
-        mask = None
-        if cache is not None:
+        if cache is None:
+            y = causal_attention(q, k, v, self.scale)
+        else:
             k, v, mask = cache.append(k, v)  # (B, H, S + T, D)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, scale=self.scale)
+            causal = mask is None and T > 1
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale)
         return self.out(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -97,9 +114,9 @@ class Block(nn.Module):
 
     def __init__(self, architecture: Architecture, scale: float) -> None:
         super().__init__()
-        self.norm_attention = nn.LayerNorm(architecture.d_model, architecture.layer_norm_eps)
+        self.norm_attention = LayerNorm(architecture.d_model, architecture.layer_norm_eps)
         self.attention = Attention(architecture, scale)
-        self.norm_feed_forward = nn.LayerNorm(architecture.d_model, architecture.layer_norm_eps)
+        self.norm_feed_forward = LayerNorm(architecture.d_model, architecture.layer_norm_eps)
         self.feed_forward = FeedForward(architecture)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
@@ -119,17 +136,18 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(
             Block(architecture, parametrization.attention_scale) for _ in range(architecture.n_layers)
         )
-        self.norm = nn.LayerNorm(architecture.d_model, architecture.layer_norm_eps)
+        self.norm = LayerNorm(architecture.d_model, architecture.layer_norm_eps)
 
-    def hidden(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, cache: Cache | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Final hidden states, already multiplied by the logit scale: (B, T) -> (B, T, C).
 
-        Their product with the token table is the logits, so a loss can form them in chunks.
+        Their product with the token table is the logits, so a loss can form them in chunks. dtype is that of the
+        residual stream, and so of every product; the weights stay as they are.
         """
         T = ids.shape[1]
         positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
-        x = x * self.parametrization.embedding_scale
+        x = (x * self.parametrization.embedding_scale).to(dtype)
         for index, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache.layer(index))
         return self.norm(x) * self.parametrization.logit_scale
@@ -139,8 +157,8 @@ class GPT(nn.Module):
         return F.linear(hidden, self.token_embedding.weight.to(hidden.dtype))
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Next-token logits at every position: (B, T) -> (B, T, V)."""
-        return self.logits(self.hidden(ids, cache))
+        """Next-token logits at every position, computed in the dtype of the weights: (B, T) -> (B, T, V)."""
+        return self.logits(self.hidden(ids, cache, self.token_embedding.weight.dtype))
 
 
 class RoledParameter(NamedTuple):
@@ -155,12 +173,8 @@ def roles(model: nn.Module) -> Iterator[RoledParameter]:
     """Every parameter exactly once, with the role that its owning module gives it."""
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
-            if isinstance(module, nn.LayerNorm):
-                yield RoledParameter(name, parameter, "norm")
-            elif name.endswith("bias"):
-                yield RoledParameter(name, parameter, "bias")
-            else:
-                yield RoledParameter(name, parameter, module.role)
+            is_bias = name.endswith("bias") and module.role != "norm"
+            yield RoledParameter(name, parameter, "bias" if is_bias else module.role)
 
 
 @torch.no_grad()

@@ -1,0 +1,42 @@
+"""The loss on text that training never saw, in nats per token and bits per byte."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+
+from cerebras_gpt.data.batches import Batch
+from cerebras_gpt.model.gpt import GPT
+from cerebras_gpt.model.loss import token_losses
+from cerebras_gpt.train.execution import Execution
+
+
+class Windows(Protocol):
+    """Held-out text cut into windows in which every token counts once."""
+
+    n_bytes: int
+    n_targets: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches in the order of the text."""
+
+
+class HeldOutLoss(NamedTuple):
+    """The same loss in both units."""
+
+    loss: float
+    """Nats per token."""
+    bits_per_byte: float
+    """Nats of all tokens, end-of-text included, over ln 2 and the bytes of the text: comparable between tokenizers."""
+
+
+@torch.no_grad()
+def held_out_loss(model: GPT, windows: Windows, execution: Execution) -> HeldOutLoss:
+    """The mean over every scored token of the windows."""
+    nats = 0.0
+    for batch in windows:
+        ids, targets = (tensor.to(execution.device) for tensor in batch)
+        hidden = model.hidden(ids, dtype=execution.torch_dtype)  # (B, T, C)
+        nats += token_losses(hidden, model.token_embedding.weight, targets).double().sum().item()
+    return HeldOutLoss(nats / windows.n_targets, nats / math.log(2) / windows.n_bytes)

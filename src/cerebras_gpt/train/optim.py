@@ -1,0 +1,62 @@
+"""AdamW with one group per (lr scale, decay) of the parametrization's table, and the learning-rate schedule."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cerebras_gpt.model.gpt import GPT, roles
+from cerebras_gpt.plan.plan import Plan
+
+
+def optimizer(model: GPT, plan: Plan) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) whose groups carry `lr_scale` from the table; set their lr each step."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for _, parameter, role in roles(model):
+        row = model.parametrization.row(role)
+        groups.setdefault((row.lr_scale, row.decays), []).append(parameter)
+    settings = [
+        {"params": parameters, "lr_scale": scale, "weight_decay": plan.weight_decay if decays else 0.0}
+        for (scale, decays), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(settings, lr=0.0, betas=plan.betas, eps=plan.adam_eps, fused=True)
+
+
+def learning_rate(plan: Plan, step: int) -> float:
+    """The rate at lr scale 1 of the given step, counted from 1: up to the peak, then down to its final fraction.
+
+    The peak is reached at the last warm-up step, final_lr_fraction of it at the very last step (the released
+    configurations; linear was found slightly better than cosine, Dey et al. 2023, section 2.2).
+    """
+    if step <= plan.warmup_steps:
+        return plan.peak_lr * step / plan.warmup_steps
+    left = 1 - (step - plan.warmup_steps) / (plan.steps - plan.warmup_steps)
+    shape = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}[plan.decay]
+    return plan.peak_lr * (plan.final_lr_fraction + (1 - plan.final_lr_fraction) * shape)
+
+
+def set_learning_rate(adamw: torch.optim.AdamW, rate: float) -> None:
+    """Gives every group the scheduled rate times its scale."""
+    for group in adamw.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+
+
+def state_tensors(adamw: torch.optim.AdamW, model: GPT) -> dict[str, Tensor]:
+    """Both moments and the update count of every parameter, by name."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter, _ in roles(model)
+        for key, value in adamw.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+
+
+def prepare_state(adamw: torch.optim.AdamW) -> None:
+    """Makes the zero moments that the first update would make, so that a checkpoint has where to be read into."""
+    for group in adamw.param_groups:
+        for parameter in group["params"]:
+            adamw.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }

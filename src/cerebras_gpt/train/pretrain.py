@@ -1,0 +1,105 @@
+"""Pretraining: a plan and packed text in, a run folder out."""
+
+import json
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from cerebras_gpt.data.batches import HeldOutWindows, PackedBatches
+from cerebras_gpt.data.shards import Shards
+from cerebras_gpt.distributed import StopFlag, World
+from cerebras_gpt.model.gpt import GPT, initialize
+from cerebras_gpt.plan.flops import matmul_flops_per_token
+from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.train.calibrate import measure_peak
+from cerebras_gpt.train.execution import Execution
+from cerebras_gpt.train.held_out import held_out_loss
+from cerebras_gpt.train.trainer import Hook, Trainer
+
+QUICK_TOKENS = 2**15
+"""Held-out tokens scored during training; the last score is on all of them."""
+
+
+def pretrain(
+    plan: Plan, data: Path, run: Path, execution: Execution, world: World, hooks: Sequence[Hook] = ()
+) -> Trainer:
+    """Trains the plan on a pack, or goes on with a run that was interrupted; gives the trainer at its end.
+
+    Raises ValueError when plan and pack, or plan and run, do not belong together.
+    """
+    train, held_out = Shards.open(data, "train"), Shards.open(data, "val")
+    check(plan, train, run)
+    if world.is_main:
+        begin(plan, train, run)
+    seq_len = plan.architecture.seq_len
+    batches = PackedBatches(train, seq_len, plan.batch_size, plan.seed)
+    quick = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, QUICK_TOKENS)
+    whole = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size)
+
+    def score(trainer: Trainer) -> None:
+        at_end = trainer.step == plan.steps
+        found = held_out_loss(trainer.model, whole if at_end else quick, execution)
+        where = {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 3)}
+        trainer.metrics.write("held_out", **where, **found._asdict(), whole=at_end)
+        trainer.progress.say(f"step {trainer.step}: held-out {found.bits_per_byte:.4f} bits per byte")
+
+    model = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(plan.seed))
+    trainer = Trainer(
+        plan,
+        model,
+        batches,
+        run,
+        execution,
+        world,
+        hooks=[Hook(max(1, plan.steps // plan.evaluations), score), *hooks] if world.is_main else [],
+        texts={"tokenizer.json": train.tokenizer.to_json()},
+        flops_per_second=measure_peak(execution),
+        flops_per_token=matmul_flops_per_token(plan.architecture),
+    )
+    with StopFlag() as stop:
+        trainer.asked_to_stop = stop.is_set
+        trainer.run()
+    return trainer
+
+
+def check(plan: Plan, train: Shards, run: Path) -> None:
+    """Refuses what cannot go together, before anything is written."""
+    if plan.architecture.vocab_size != train.vocab_size:
+        raise ValueError(
+            f"the plan has a vocabulary of {plan.architecture.vocab_size}, the pack {train.vocab_size}; "
+            "plan with --data, or pack with the plan's tokenizer"
+        )
+    if not 0 < plan.warmup_steps < plan.steps:
+        raise ValueError(f"warmup_steps is {plan.warmup_steps}; it must lie between 0 and steps ({plan.steps})")
+    before = run / "plan.json"
+    if before.exists() and before.read_text("utf-8") != plan.to_json():
+        raise ValueError(f"{run} holds a run of another plan; give another --out, or the plan in {before}")
+    data = run / "data.json"
+    if data.exists() and json.loads(data.read_text("utf-8"))["fingerprint"] != train.fingerprint:
+        raise ValueError(f"{run} was started on other data; give another --out, or the data it began with")
+
+
+def begin(plan: Plan, train: Shards, run: Path) -> None:
+    """Writes what identifies the run, before its first step."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "data.json").write_text(json.dumps({"fingerprint": train.fingerprint}) + "\n", "utf-8")
+    (run / "tokenizer.json").write_text(train.tokenizer.to_json(), "utf-8")
+    (run / "plan.json").write_text(plan.to_json(), "utf-8")
+
+
+def environment(execution: Execution) -> dict[str, object]:
+    """What a reader of the record must know of the machine."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": execution.device,
+        "dtype": execution.dtype,
+        "micro_batch_size": execution.micro_batch_size,
+    }
