@@ -1,0 +1,117 @@
+"""From logits to the next tokens: penalty, temperature, top-k, top-p, and a draw with one generator per sequence."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; the defaults draw from the model's own distribution."""
+
+    temperature: float = 1.0
+    """Logits are divided by it; 0 takes the likeliest token, whatever top_k, top_p and seed say."""
+    top_k: int = 0
+    """Only the k likeliest tokens remain; 0 keeps all."""
+    top_p: float = 1.0
+    """Only the likeliest tokens that together reach this probability remain (Holtzman et al. 2020); 1 keeps all."""
+    repetition_penalty: float = 1.0
+    """Tokens seen before get logits divided (if positive) or multiplied by it (Keskar et al. 2019, section 4.1)."""
+    seed: int = 0
+    """Sequence i of a batch draws with seed + i, so it can be made again alone."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or a positive number"),
+            "top_k": (self.top_k >= 0, "0 (off) or a positive whole number"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
+            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a positive number; 1 is off"),
+            "seed": (0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
+        }
+        for name, (is_allowed, allowed) in rules.items():
+            if not is_allowed:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {allowed}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether no chance is involved."""
+        return self.temperature == 0
+
+    def generator(self, index: int) -> torch.Generator:
+        """The random numbers of one sequence of a batch; on the CPU, so that they are the same on every device."""
+        return torch.Generator().manual_seed((self.seed + index) % 2**63)
+
+
+PLAIN = Sampling()
+"""The model's own distribution, seed 0."""
+
+
+def penalize_repetition(logits: Tensor, history: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Makes each row's earlier tokens less likely, once however often they occurred: (B, V) -> (B, V)."""
+    if penalty == 1:
+        return logits
+    logits = logits.clone()
+    for row, ids in zip(logits, history, strict=True):
+        seen = torch.tensor(ids, dtype=torch.long, device=row.device)  # (T,)
+        scores = row[seen]  # (T,)
+        row[seen] = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return logits
+
+
+def temper(logits: Tensor, temperature: float) -> Tensor:
+    """Sharpens (below 1) or flattens (above 1), the largest logit moved to 0: (B, V) -> (B, V).
+
+    Taking the maximum off first lets the smallest temperature end in 0 and -inf instead of NaN.
+    """
+    return (logits - logits.amax(-1, keepdim=True)) / temperature
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Sets all but the k largest to -inf, exactly k remaining even among equals: (B, V) -> (B, V)."""
+    if k == 0 or k >= logits.shape[-1]:
+        return logits
+    top = logits.topk(k)  # (B, k)
+    return torch.full_like(logits, -math.inf).scatter(-1, top.indices, top.values)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Sets all but the smallest set of likeliest tokens with probability p to -inf: (B, V) -> (B, V)."""
+    if p == 1:
+        return logits
+    ordered = logits.sort(dim=-1, descending=True, stable=True)  # (B, V)
+    probabilities = ordered.values.softmax(-1)
+    # A token stays if those before it do not reach p yet, so the likeliest always stays.
+    beyond = probabilities.cumsum(-1) - probabilities >= p  # (B, V)
+    return logits.scatter(-1, ordered.indices, ordered.values.masked_fill(beyond, -math.inf))
+
+
+def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """One token per row by inverting its cumulative distribution at one uniform number: (B, V) -> (B,).
+
+    A row takes exactly one number from its own generator, so neither batch-mates nor the vocabulary shift the others.
+    """
+    numbers = [torch.rand((), generator=generator, dtype=torch.float64) for generator in generators]
+    cumulative = probabilities.cumsum(-1)  # (B, V)
+    # Scaling by the sum, which rounding leaves near 1, and `right` keep tokens of probability 0 out of reach.
+    targets = torch.stack(numbers)[:, None] * cumulative[:, -1:]  # (B, 1)
+    return torch.searchsorted(cumulative, targets, right=True)[:, 0]  # (B,)
+
+
+def next_tokens(
+    logits: Tensor,
+    history: Sequence[Sequence[int]],
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
+) -> list[int]:
+    """The chosen token of each row, given all its earlier ids: (B, V) -> B ids."""
+    if not logits.amax(-1).isfinite().all():
+        raise ValueError("the model's scores are not finite; its training diverged: use an earlier checkpoint")
+    logits = penalize_repetition(logits, history, sampling.repetition_penalty)
+    if sampling.is_greedy:
+        return logits.argmax(-1).tolist()
+    logits = temper(logits.cpu().double(), sampling.temperature)
+    logits = keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p)
+    return draw(logits.softmax(-1), generators).tolist()
