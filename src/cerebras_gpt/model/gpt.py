@@ -138,16 +138,16 @@ class GPT(nn.Module):
         )
         self.norm = LayerNorm(architecture.d_model, architecture.layer_norm_eps)
 
-    def hidden(self, ids: Tensor, cache: Cache | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    def hidden(self, ids: Tensor, cache: Cache | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Final hidden states, already multiplied by the logit scale: (B, T) -> (B, T, C).
 
         Their product with the token table is the logits, so a loss can form them in chunks. dtype is that of the
-        residual stream, and so of every product; the weights stay as they are.
+        residual stream, and so of every product, by default the weights'; the weights stay as they are.
         """
         T = ids.shape[1]
         positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
-        x = (x * self.parametrization.embedding_scale).to(dtype)
+        x = (x * self.parametrization.embedding_scale).to(dtype or x.dtype)
         for index, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache.layer(index))
         return self.norm(x) * self.parametrization.logit_scale
@@ -157,8 +157,8 @@ class GPT(nn.Module):
         return F.linear(hidden, self.token_embedding.weight.to(hidden.dtype))
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Next-token logits at every position, computed in the dtype of the weights: (B, T) -> (B, T, V)."""
-        return self.logits(self.hidden(ids, cache, self.token_embedding.weight.dtype))
+        """Next-token logits at every position: (B, T) -> (B, T, V)."""
+        return self.logits(self.hidden(ids, cache))
 
 
 class RoledParameter(NamedTuple):

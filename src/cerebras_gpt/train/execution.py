@@ -1,8 +1,5 @@
 """How a step is computed on this machine: nothing here changes its result beyond rounding."""
 
-import ctypes
-import os
-import sys
 from dataclasses import dataclass
 
 import torch
@@ -48,26 +45,3 @@ def gradients(model: GPT, batch: Batch, execution: Execution, world: World) -> T
         total += loss.detach()
     world.sum_([total, *(p.grad for p in model.parameters() if p.grad is not None)])
     return total
-
-
-def settle_process() -> None:
-    """Makes this process fast on a CPU; call it before torch computes, it changes no result.
-
-    glibc hands every large freed activation back to the kernel, and the next step pays for fresh pages: keeping
-    them is 1.2 to 1.3 times faster (docs/train.md).
-    """
-    if sys.platform == "linux":
-        mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(mmap_max, 0)
-            libc.mallopt(trim_threshold, 2**31 - 1)
-
-
-def bind_threads() -> None:
-    """Gives each OpenMP thread a core of its own; must come before torch is imported.
-
-    Otherwise some processes have all threads on one core for their whole life, two to three times slower.
-    """
-    os.environ.setdefault("OMP_PROC_BIND", "close")
-    os.environ.setdefault("OMP_PLACES", "cores")
