@@ -2,8 +2,9 @@
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Iterable, Mapping
-from typing import TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +24,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, object]) -> T:
 
     Raises ValueError naming the key: an unknown key with its nearest neighbour, or a value of the wrong type.
     """
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{cls.__name__.lower()} is {mapping!r}; it must be a mapping of names to values")
     hints = get_type_hints(cls)
     values: dict[str, object] = {}
     for key, value in mapping.items():
@@ -44,6 +47,31 @@ def from_mapping(cls: type[T], mapping: Mapping[str, object]) -> T:
 def to_mapping(value: object) -> dict[str, object]:
     """The plain JSON values of a dataclass, nested ones included."""
     return dataclasses.asdict(value)  # type: ignore[call-overload,no-any-return]
+
+
+def overridden(value: T, settings: Mapping[str, str]) -> T:
+    """The same dataclass with some values replaced: dotted keys, values as JSON or else as the string they are.
+
+    overridden(plan, {"peak_lr": "0.01", "architecture.n_layers": "4", "decay": "cosine"})
+    """
+    mapping = to_mapping(value)
+    for key, text in settings.items():
+        *path, last = key.split(".")
+        inner: dict[str, Any] = mapping
+        for part in path:
+            # A misspelt or empty part becomes a mapping of its own, which from_mapping refuses or completes below.
+            if not isinstance(inner.get(part), dict):
+                inner[part] = {}
+            inner = inner[part]
+        inner[last] = _parsed(text)
+    return from_mapping(type(value), mapping)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def _convert(cls: type, key: str, hint: type, value: object) -> object:

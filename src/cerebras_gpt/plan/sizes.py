@@ -1,0 +1,117 @@
+"""The published family and its continuation to small sizes: shapes, recipes and parametrizations."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from cerebras_gpt import config
+from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.model.parametrization import Parametrization
+
+Family = Literal["sp", "mup"]
+Decay = Literal["linear", "cosine"]
+
+
+class Size(NamedTuple):
+    """What differs between the published sizes (Dey et al. 2023, table 1, and the released configurations)."""
+
+    d_model: int
+    n_layers: int
+    n_heads: int
+    batch_size: int
+    """Sequences of 2,048 tokens in one step."""
+    peak_lr: float
+    """Peak learning rate in the standard parametrization."""
+    decay: Decay
+    adam_eps: float = 1e-8
+    note: str = ""
+    """Where the released standard run differs from what this row can say."""
+
+
+NOTE_13B = "released run: 720 sequences a step for its first 84e9 tokens, then 1080; residual_out std 0.0025"
+
+SIZES: dict[str, Size] = {
+    "111M": Size(768, 10, 12, 120, 6e-4, "linear"),
+    "256M": Size(1088, 14, 17, 264, 6e-4, "linear"),
+    "590M": Size(1536, 18, 12, 264, 2e-4, "linear"),
+    "1.3B": Size(2048, 24, 16, 528, 2e-4, "cosine", note="released residual_out std: 0.0025, not 0.02/sqrt(2 L)"),
+    "2.7B": Size(2560, 32, 32, 528, 2e-4, "cosine"),
+    "6.7B": Size(4096, 32, 32, 1040, 1.2e-4, "linear", adam_eps=1e-9),
+    "13B": Size(5120, 40, 40, 1080, 1.2e-4, "cosine", adam_eps=1e-9, note=NOTE_13B),
+}
+
+PUBLISHED_VOCAB_SIZE = 50257
+PUBLISHED_SEQ_LEN = 2048
+
+RELEASED_RESIDUAL_OUT_STD = {"1.3B": 0.0025, "13B": 0.0025}
+"""Where the released configurations print the value of 32 layers; plans use 0.02/sqrt(2 L), like all others."""
+
+MUP_PEAK_LR = 6e-3
+"""eta_base, tuned once on a proxy of width 256 and used at every muP size."""
+
+MUP_DECAY: Decay = "linear"
+"""As in the paper, for all sizes; the released muP configurations of 1.3B and 2.7B say cosine."""
+
+
+def standard(architecture: Architecture) -> Parametrization:
+    """The standard parametrization: width multiplier 1, std 0.02, attention scaled by 1/sqrt(d_head)."""
+    return Parametrization(n_layers=architecture.n_layers, d_head=architecture.d_head)
+
+
+def mup(
+    architecture: Architecture,
+    base_width: int = 256,
+    base_init_std: float = 0.08,
+    embedding_scale: float = 10.0,
+    output_alpha: float = 1.0,
+) -> Parametrization:
+    """Maximal update parametrization with the published values (Dey et al. 2023, section 2.3; Yang et al. 2022)."""
+    return Parametrization(
+        n_layers=architecture.n_layers,
+        d_head=architecture.d_head,
+        width_multiplier=architecture.d_model / base_width,
+        base_init_std=base_init_std,
+        embedding_scale=embedding_scale,
+        output_alpha=output_alpha,
+        attention_power=1.0,
+    )
+
+
+class Recipe(NamedTuple):
+    """How one size is trained in one family."""
+
+    peak_lr: float
+    decay: Decay
+    parametrization: Callable[[Architecture], Parametrization]
+    note: str = ""
+
+
+FAMILIES: dict[Family, dict[str, Recipe]] = {
+    "sp": {name: Recipe(size.peak_lr, size.decay, standard, size.note) for name, size in SIZES.items()},
+    "mup": {name: Recipe(MUP_PEAK_LR, MUP_DECAY, mup) for name in ("111M", "256M", "590M", "1.3B", "2.7B")},
+}
+
+
+def architecture(name: str, vocab_size: int = PUBLISHED_VOCAB_SIZE, seq_len: int = PUBLISHED_SEQ_LEN) -> Architecture:
+    """The shape of a published size; the name counts parameters at the published vocabulary and length."""
+    if name not in SIZES:
+        raise ValueError(config.unknown("size", name, SIZES))
+    size = SIZES[name]
+    return Architecture(size.d_model, size.n_layers, size.n_heads, vocab_size, seq_len)
+
+
+WIDTHS = (*range(32, 256, 32), *range(256, 769, 64))
+"""Widths of the small sizes; the last is that of 111M."""
+
+
+def small_architecture(d_model: int, vocab_size: int, seq_len: int) -> Architecture:
+    """A shape below 111M: 0.36 sqrt(d_model) layers, heads of 64 from width 256 on and of 32 below.
+
+    The aspect ratio d_model / n_layers of the family is near 80 at 111M and must fall towards small widths, or they
+    would have one layer. The square root gives 77 at 768, 43 at 256 and 32 at 128: 10, 6 and 4 layers, and so it
+    meets the family in 111M itself.
+    """
+    if d_model < 32 or d_model % 32:
+        raise ValueError(f"d_model {d_model} is not a multiple of 32; choose one of {', '.join(map(str, WIDTHS))}")
+    d_head = 64 if d_model >= 256 and d_model % 64 == 0 else 32
+    return Architecture(d_model, round(0.36 * math.sqrt(d_model)), d_model // d_head, vocab_size, seq_len)

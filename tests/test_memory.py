@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.model.gpt import GPT, initialize
+from cerebras_gpt.plan.memory import activation_bytes, checkpoint_bytes, training_memory
+from cerebras_gpt.plan.sizes import architecture, small_architecture, standard
+
+
+def kept_bytes(shape: Architecture, batch_size: int, dtype: torch.dtype) -> int:
+    """What autograd really keeps of a forward pass besides the weights and their narrow copies."""
+    model = initialize(GPT(shape, standard(shape)), torch.Generator().manual_seed(0))
+    ids = torch.randint(shape.vocab_size, (batch_size, shape.seq_len))
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    sizes = {tuple(parameter.shape) for parameter in model.parameters()}
+    sizes |= {tuple(reversed(size)) for size in sizes}
+    kept = {}
+
+    def note(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights and tuple(x.shape) not in sizes:
+            kept[storage.data_ptr()] = (storage.nbytes(), x)  # holding x keeps its address its own
+        return x
+
+    narrow = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x), narrow:
+        F.cross_entropy(model(ids).float().flatten(0, 1), ids.flatten())
+    return sum(n_bytes for n_bytes, _ in kept.values())
+
+
+@pytest.mark.parametrize(("dtype", "n_bytes"), [(torch.float32, 4), (torch.bfloat16, 2)])
+@pytest.mark.parametrize("shape", [Architecture(64, 3, 2, 199, 72), Architecture(128, 4, 2, 997, 100)])
+def test_activations_are_what_autograd_keeps(shape, dtype, n_bytes):
+    assert kept_bytes(shape, 4, dtype) == pytest.approx(activation_bytes(shape, 4, n_bytes), rel=0.03)
+
+
+def test_a_float32_step_holds_sixteen_bytes_a_parameter():
+    shape = architecture("111M")
+    memory = training_memory(shape, micro_batch_size=2, compute_bytes=4)
+    assert memory.weights + memory.gradients + memory.optimizer == 16 * shape.n_parameters
+    assert memory.total == 16 * shape.n_parameters + activation_bytes(shape, 2, 4)
+
+
+def test_a_narrow_step_holds_a_copy_of_the_weights_and_smaller_activations():
+    shape = architecture("111M")
+    narrow, wide = training_memory(shape, 4, compute_bytes=2), training_memory(shape, 4, compute_bytes=4)
+    assert narrow.weights - wide.weights == 2 * shape.n_parameters
+    assert narrow.activations < wide.activations
+
+
+def test_activations_grow_with_the_batch_alone():
+    shape = small_architecture(128, 4096, 256)
+    one, four = training_memory(shape, 1), training_memory(shape, 4)
+    assert four.activations == 4 * one.activations
+    assert four._replace(activations=0) == one._replace(activations=0)
+
+
+def test_a_checkpoint_holds_weights_and_two_moments():
+    assert checkpoint_bytes(architecture("111M")) == 12 * 111_050_496
