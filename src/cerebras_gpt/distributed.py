@@ -67,4 +67,4 @@ class StopFlag:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._set = True
-        signal.signal(number, self._before[number])
+        signal.signal(number, self._before[signal.Signals(number)])

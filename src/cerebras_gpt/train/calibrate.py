@@ -1,12 +1,14 @@
 """What this machine can do, measured by real training steps: dtype, micro-batch and tokens a second."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
 
 import torch
 
+from cerebras_gpt import config
 from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World
 from cerebras_gpt.model.gpt import GPT, initialize
@@ -17,11 +19,19 @@ from cerebras_gpt.train.optim import optimizer
 WARM_STEPS = 2
 
 
-class Speed(NamedTuple):
+FILE = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
     """How fast a plan trains here, and with which execution."""
 
-    tokens_per_second: float
     execution: Execution
+    tokens_per_second: float
+    peak_flops: float
+    """FLOP/s of a large matrix product in that dtype: the 100 % against which training is shown."""
+    predicted_seconds: float
+    """How long the whole plan should take."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ def candidates(plan: Plan) -> Sequence[Execution]:
     return [Execution(dtype, micro, device()) for dtype in ("bfloat16", "float32")]
 
 
-def measure_speed(plan: Plan, execution: Execution, stopwatch: Stopwatch) -> Speed:
-    """Times whole training steps of the plan (forward, backward, clip, update) on random tokens."""
+def measure_speed(plan: Plan, execution: Execution, stopwatch: Stopwatch) -> float:
+    """Tokens a second of whole training steps of the plan: forward, backward, clip, update, on random tokens."""
     generator = torch.Generator().manual_seed(0)
     shape = plan.architecture
     model = initialize(GPT(shape, plan.parametrization), generator).to(execution.device)
@@ -70,16 +80,36 @@ def measure_speed(plan: Plan, execution: Execution, stopwatch: Stopwatch) -> Spe
         adamw.zero_grad(set_to_none=True)
         return loss.item()
 
-    return Speed(plan.tokens_per_step / stopwatch.time(step), execution)
-
-
-def fastest(plan: Plan, stopwatch: Stopwatch) -> Speed:
-    """The best of the candidates, by measurement."""
-    return max((measure_speed(plan, execution, stopwatch) for execution in candidates(plan)), key=lambda s: s[0])
+    return plan.tokens_per_step / stopwatch.time(step)
 
 
 def measure_peak(execution: Execution, seconds: float = 0.5, size: int = 2048) -> float:
-    """FLOP/s of a large matrix product in the execution's dtype: the 100 % against which training is shown."""
+    """FLOP/s of a large matrix product in the execution's dtype."""
     a, b = (torch.randn(size, size, device=execution.device).to(DTYPES[execution.dtype]) for _ in range(2))
     out = torch.empty_like(a)
-    return 2 * size**3 / Stopwatch(seconds).time(lambda: torch.mm(a, b, out=out).sum().item())
+    return 2 * size**3 / Stopwatch(seconds).time(lambda: torch.mm(a, b, out=out)[0, 0].item())
+
+
+def fastest(plan: Plan, stopwatch: Stopwatch) -> Calibration:
+    """The best of the candidates, by measurement."""
+    speed, execution = max(
+        ((measure_speed(plan, execution, stopwatch), execution) for execution in candidates(plan)),
+        key=lambda pair: pair[0],
+    )
+    return Calibration(execution, speed, measure_peak(execution), plan.tokens / speed)
+
+
+def calibrated(plan: Plan, run: Path, stopwatch: Stopwatch) -> Calibration:
+    """The calibration that a run began with, so that it goes on to the same bits; measured and kept the first time."""
+    file = run / FILE
+    if file.exists():
+        return config.from_mapping(Calibration, json.loads(file.read_text("utf-8")))
+    found = fastest(plan, stopwatch)
+    keep(found, run)
+    return found
+
+
+def keep(calibration: Calibration, run: Path) -> None:
+    """Writes the calibration into the run folder."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / FILE).write_text(json.dumps(config.to_mapping(calibration), indent=2) + "\n", "utf-8")

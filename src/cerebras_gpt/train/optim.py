@@ -41,6 +41,11 @@ def set_learning_rate(adamw: torch.optim.AdamW, rate: float) -> None:
         group["lr"] = rate * group["lr_scale"]
 
 
+def weights(model: GPT) -> dict[str, Tensor]:
+    """Every parameter by name."""
+    return {name: parameter for name, parameter, _ in roles(model)}
+
+
 def state_tensors(adamw: torch.optim.AdamW, model: GPT) -> dict[str, Tensor]:
     """Both moments and the update count of every parameter, by name."""
     return {

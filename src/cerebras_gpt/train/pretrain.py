@@ -14,7 +14,7 @@ from cerebras_gpt.distributed import StopFlag, World
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.train.calibrate import measure_peak
+from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.held_out import held_out_loss
 from cerebras_gpt.train.trainer import Hook, Trainer
@@ -23,15 +23,15 @@ QUICK_TOKENS = 2**15
 """Held-out tokens scored during training; the last score is on all of them."""
 
 
-def pretrain(
-    plan: Plan, data: Path, run: Path, execution: Execution, world: World, hooks: Sequence[Hook] = ()
-) -> Trainer:
+def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Hook] = ()) -> Trainer:
     """Trains the plan on a pack, or goes on with a run that was interrupted; gives the trainer at its end.
 
     Raises ValueError when plan and pack, or plan and run, do not belong together.
     """
     train, held_out = Shards.open(data, "train"), Shards.open(data, "val")
     check(plan, train, run)
+    calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
+    execution = calibration.execution
     if world.is_main:
         begin(plan, train, run)
     seq_len = plan.architecture.seq_len
@@ -56,11 +56,14 @@ def pretrain(
         world,
         hooks=[Hook(max(1, plan.steps // plan.evaluations), score), *hooks] if world.is_main else [],
         texts={"tokenizer.json": train.tokenizer.to_json()},
-        flops_per_second=measure_peak(execution),
+        flops_per_second=calibration.peak_flops,
         flops_per_token=matmul_flops_per_token(plan.architecture),
     )
     with StopFlag() as stop:
         trainer.asked_to_stop = stop.is_set
+        trainer.resume()
+        if world.is_main:
+            trainer.metrics.write("start", step=trainer.step, **environment(execution))
         trainer.run()
     return trainer
 

@@ -13,11 +13,11 @@ import torch
 from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World
-from cerebras_gpt.model.gpt import GPT, roles
+from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import Metrics, Steps
 from cerebras_gpt.train.execution import Execution, gradients
-from cerebras_gpt.train.optim import learning_rate, optimizer, prepare_state, set_learning_rate, state_tensors
+from cerebras_gpt.train.optim import learning_rate, optimizer, prepare_state, set_learning_rate, state_tensors, weights
 
 
 class Batches(Protocol):
@@ -72,11 +72,10 @@ class Trainer:
         self.metrics = Metrics(self.run_folder / "metrics.jsonl")
 
     def run(self) -> None:
-        """Goes on from the newest good checkpoint to the last step.
+        """Goes on from where it is to the last step.
 
         Raises DivergedError, StoppedError (after saving), or OSError of the disk (older checkpoints are untouched).
         """
-        self.resume()
         every = max(1, self.plan.steps // self.plan.saves)
         with Steps("training", self.plan.steps, self.world.is_main) as self.progress:
             while self.step < self.plan.steps:
@@ -143,15 +142,17 @@ class Trainer:
             state = json.dumps({"step": self.step, "seconds": self.seconds})
             texts = {"plan.json": self.plan.to_json(), "trainer.json": state}
             texts["model.json"] = checkpoint.model_json(self.model)
-            weights = {name: parameter for name, parameter, _ in roles(self.model)}
-            tensors = {"model.safetensors": weights, "optimizer.safetensors": state_tensors(self.adamw, self.model)}
+            tensors = {
+                "model.safetensors": weights(self.model),
+                "optimizer.safetensors": state_tensors(self.adamw, self.model),
+            }
             checkpoint.save(self.run_folder, self.step, {**texts, **self.texts}, tensors)
 
     def resume(self) -> None:
         """Takes up the newest checkpoint that verifies; without one it starts at step 0."""
         path = checkpoint.newest(self.run_folder)
         if path is not None:
-            checkpoint.load_tensors(path / "model.safetensors", {n: p for n, p, _ in roles(self.model)})
+            checkpoint.load_tensors(path / "model.safetensors", weights(self.model))
             checkpoint.load_tensors(path / "optimizer.safetensors", state_tensors(self.adamw, self.model))
             state = json.loads((path / "trainer.json").read_text("utf-8"))
             self.step, self.seconds = int(state["step"]), float(state["seconds"])

@@ -1,0 +1,193 @@
+"""The main job: raw text -> tokenizer -> shards -> plan for this machine -> training -> samples -> report.
+
+Every stage leaves its result in the run folder and is skipped when it is there, so an interrupted quickstart goes on.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from cerebras_gpt import record
+from cerebras_gpt.data.accounting import Accounting
+from cerebras_gpt.data.corpora import CORPORA
+from cerebras_gpt.data.documents import Document, read_documents
+from cerebras_gpt.data.held_out import split_documents
+from cerebras_gpt.data.shards import Shards, pack
+from cerebras_gpt.distributed import World
+from cerebras_gpt.evaluate.baselines import measure_baselines
+from cerebras_gpt.generate.lm import LM
+from cerebras_gpt.generate.sampling import Sampling
+from cerebras_gpt.plan.budget import Text, plan_for_minutes, vocabulary_for
+from cerebras_gpt.plan.plan import Plan, describe
+from cerebras_gpt.report.page import write_report
+from cerebras_gpt.text.tokenizer import train_tokenizer
+from cerebras_gpt.train.calibrate import Calibration, Stopwatch, fastest, keep
+from cerebras_gpt.train.pretrain import pretrain
+from cerebras_gpt.train.trainer import Hook, Trainer
+
+VAL_FRACTION = 0.05
+N_SAMPLES = 6
+SAMPLE_TOKENS = 120
+PROMPT_WORDS = 6
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+
+
+class Planned(NamedTuple):
+    """A plan, and the measurement that it rests on."""
+
+    plan: Plan
+    calibration: Calibration
+
+
+def plan_here(minutes: float, data: Path) -> Planned:
+    """The plan for so many minutes of training on this machine, measured now."""
+    train = Shards.open(data, "train", verify=False)
+    text = Text(train.vocab_size, train.n_tokens, train.n_bytes)
+    plan = plan_for_minutes(minutes, text, lambda candidate: fastest(candidate, Stopwatch(0.5)).tokens_per_second)
+    return Planned(plan, fastest(plan, Stopwatch(2.0)))
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """From raw text to a model that speaks, in one folder."""
+
+    out: Path
+    minutes: float = 5.0
+    corpus: str = "sotu"
+    """Built-in corpora joined by +; not used when data is given."""
+    data: tuple[str, ...] = ()
+
+    def run(self) -> None:
+        """All stages in order; those already done are only mentioned."""
+        self.remember()
+        self.make_text()
+        self.make_baselines()
+        plan = self.make_plan()
+        trainer = self.train(plan)
+        self.finish(trainer)
+
+    @cached_property
+    def screen(self) -> record.Screen:
+        """Where a person reads along."""
+        return record.Screen()
+
+    @property
+    def pack(self) -> Path:
+        """Where the shards are."""
+        return self.out / "data"
+
+    def remember(self) -> None:
+        """Refuses to continue a folder that was begun with other settings."""
+        if self.minutes <= 0:
+            raise ValueError(f"--minutes {self.minutes:g} is not a time; give a positive number such as 5")
+        file = self.out / "quickstart.json"
+        own = {key: value for key, value in json.loads(json.dumps(asdict(self))).items() if key != "out"}
+        if file.exists():
+            before = json.loads(file.read_text("utf-8"))
+            if before != own:
+                changed = next(key for key in own if before.get(key) != own[key])
+                raise ValueError(
+                    f"{self.out} was begun with {changed} {before.get(changed)}, now it is {own[changed]}; "
+                    "give another --out, or the settings it began with"
+                )
+        else:
+            list(self.documents())[:0]  # the text must be readable before a folder is left behind
+            self.out.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(own) + "\n", "utf-8")
+
+    def documents(self, accounting: Accounting | None = None) -> Iterator[Document]:
+        """The text: the user's, or the built-in corpora."""
+        if self.data:
+            yield from read_documents(self.data, accounting or Accounting())
+            return
+        for name in self.corpus.split("+"):
+            if name not in CORPORA:
+                raise ValueError(f"unknown corpus {name!r}; choose sotu, wiki or sotu+wiki, or give --data")
+            yield from CORPORA[name].documents()
+
+    def make_text(self) -> None:
+        """Stage 1: tokenizer and shards."""
+        self.screen.stage(1, "text")
+        if not self.data:
+            for name in self.corpus.split("+"):
+                self.screen.say(CORPORA[name].attribution)
+        if not (self.pack / "manifest.json").exists():
+            accounting = Accounting()
+            documents = list(self.documents(accounting))
+            parts = [part.text for part in split_documents(documents, VAL_FRACTION).parts if part.split == "train"]
+            vocab_size = vocabulary_for(sum(len(text.encode()) for text in parts))
+            tokenizer = train_tokenizer(parts, vocab_size)
+            pack(documents, tokenizer, self.pack, VAL_FRACTION, accounting)
+        train, held_out = (Shards.open(self.pack, split, verify=False) for split in ("train", "val"))
+        self.screen.say(
+            f"{train.n_documents:,} documents, {train.n_bytes / 1e6:.1f} MB, {train.n_tokens:,} tokens of a vocabulary "
+            f"of {train.vocab_size:,}; held out: {held_out.n_documents:,} documents, {held_out.n_bytes / 1e3:,.0f} kB"
+        )
+
+    def make_baselines(self) -> None:
+        """Stage 2: what the model has to beat on the same held-out bytes."""
+        self.screen.stage(2, "what to beat")
+        file = self.out / "baselines.json"
+        if not file.exists():
+            train, held_out = (Shards.open(self.pack, split, verify=False) for split in ("train", "val"))
+            _write(file, json.dumps(measure_baselines(train.text(), held_out.text())))
+        for name, bits in json.loads(file.read_text("utf-8")).items():
+            self.screen.say(f"{name}: {bits:.3f} bits per byte")
+
+    def make_plan(self) -> Plan:
+        """Stage 3: measure this machine, and plan the minutes."""
+        self.screen.stage(3, "plan")
+        file = self.out / "plan.json"
+        if not file.exists():
+            planned = plan_here(self.minutes, self.pack)
+            keep(planned.calibration, self.out)
+            _write(file, planned.plan.to_json())
+        plan = Plan.load(file)
+        for label, value in describe(plan):
+            self.screen.say(f"{label:<22} {value}")
+        return plan
+
+    def train(self, plan: Plan) -> Trainer:
+        """Stage 4: training, with samples on the way."""
+        self.screen.stage(4, "training (interrupt it as you like, the same command goes on)")
+        prompt = self.prompt()
+
+        def sample(trainer: Trainer) -> None:
+            lm = LM(trainer.model, Shards.open(self.pack, "train", verify=False).tokenizer)
+            text = lm.generate(prompt, SAMPLE_TOKENS, SAMPLING)
+            trainer.metrics.write("sample", step=trainer.step, tokens=trainer.tokens, prompt=prompt, text=text)
+
+        moments = Hook(max(1, plan.steps // N_SAMPLES), sample)
+        return pretrain(plan, self.pack, self.out, World(), [moments])
+
+    def prompt(self) -> str:
+        """The first words of a held-out document."""
+        start = Shards.open(self.pack, "val", verify=False).text(1000).decode("utf-8", "ignore")
+        return " ".join(start.split()[:PROMPT_WORDS])
+
+    def finish(self, trainer: Trainer) -> None:
+        """Stage 5: the report, a sample, and what to do next."""
+        self.screen.stage(5, "result")
+        page = write_report([self.out], self.out / "report.html")
+        rows = record.read_metrics(self.out / "metrics.jsonl")
+        held_out = [row for row in rows if row["kind"] == "held_out"][-1]
+        spoken = [row for row in rows if row["kind"] == "sample"][-1]
+        self.screen.say(f"held-out text: {held_out['bits_per_byte']:.3f} bits per byte")
+        print(f"{spoken['prompt']}{spoken['text']}\n")
+        self.screen.say(f"report:  {page}")
+        for command in (
+            f'cerebras-gpt generate {self.out} --prompt "{spoken["prompt"]}" --top-k 50 --seed 1',
+            f"cerebras-gpt evaluate {self.out} --text FILE",
+            f"cerebras-gpt quickstart --minutes {self.minutes * 4:g} --out {self.out}-longer",
+        ):
+            self.screen.say(f"next:    {command}")
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(text, "utf-8")
+    os.replace(fresh, path)
