@@ -1,9 +1,59 @@
-"""Small models are faster on one thread, and two test processes then share two cores fairly."""
+"""Small real things that many tests use: a text, its pack, a plan that trains in a second."""
+
+import random
 
 import pytest
 import torch
 
+from cerebras_gpt.data.documents import Document
+from cerebras_gpt.data.shards import pack
+from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.plan.sizes import mup
+from cerebras_gpt.text.tokenizer import train_tokenizer
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
+    """Small models are faster on one thread, and two test processes then share two cores fairly."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def documents():
+    """Forty short texts of a little grammar, so that there is something to learn."""
+    choose = random.Random(0).choice
+    who, does, what = (
+        ["the cat", "a dog", "my aunt", "the ship"],
+        ["sees", "wants", "finds"],
+        ["milk", "rain", "home"],
+    )
+    return [
+        Document(f"{n}.txt", " ".join(f"{choose(who)} {choose(does)} {choose(what)}." for _ in range(60)))
+        for n in range(40)
+    ]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, documents):
+    """A pack of those texts."""
+    out = tmp_path_factory.mktemp("pack") / "data"
+    pack(documents, train_tokenizer((d.text for d in documents), 288), out, val_fraction=0.1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A plan of 30 steps of 4 sequences of 16 tokens."""
+    architecture = Architecture(d_model=32, n_layers=2, n_heads=2, vocab_size=288, seq_len=16)
+    return Plan(
+        name="tiny",
+        architecture=architecture,
+        parametrization=mup(architecture),
+        batch_size=4,
+        steps=30,
+        warmup_steps=3,
+        peak_lr=6e-3,
+        evaluations=3,
+        saves=6,
+    )

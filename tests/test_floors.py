@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "cerebras_gpt"
 FLOORS = [
-    {"text", "model", "config", "distributed", "process", "record"},
+    {"text", "model", "config", "distributed", "files", "process", "record"},
     {"data", "plan", "checkpoint", "interop"},
     {"train", "generate"},
     {"tasks", "serve"},

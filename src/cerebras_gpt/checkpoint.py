@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from cerebras_gpt import config
+from cerebras_gpt.files import sync_folder, write_synced
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.parametrization import Parametrization
@@ -56,11 +57,11 @@ def save(run: Path, step: int, texts: Mapping[str, str], tensors: Mapping[str, M
             files[name] = _write(fresh / name, safetensors.torch.save(plain))
         manifest = {"format": FORMAT, "step": step, "files": files}
         _write(fresh / MANIFEST, json.dumps(manifest, indent=2).encode("utf-8"))
-        _sync_folder(fresh)
+        sync_folder(fresh)
         if final.exists():  # only a damaged checkpoint is ever written again
             shutil.rmtree(final)
         os.rename(fresh, final)
-        _sync_folder(parent)
+        sync_folder(parent)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -149,24 +150,12 @@ def load_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
 
 
 def _write(path: Path, content: bytes) -> dict[str, object]:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(path, content)
     return _fact(content)
 
 
 def _fact(content: bytes) -> dict[str, object]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":  # Windows cannot open folders; its rename is durable without it
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _retire(parent: Path, newest_path: Path) -> None:

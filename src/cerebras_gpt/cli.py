@@ -5,9 +5,12 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cerebras_gpt.plan.plan import Plan
 
 # Nothing heavy up here: `cerebras-gpt --help` must answer at once, so each verb imports what it needs.
 
@@ -47,7 +50,9 @@ def quickstart(
 def tokenizer(
     sources: Annotated[list[str] | None, typer.Argument(help="Text files, folders, or -.")] = None,
     vocab_size: Annotated[int, typer.Option(help="Tokens, the 256 bytes and the end of text included.")] = 4096,
-    gpt2: Annotated[bool, typer.Option("--gpt2", help="Write GPT-2's tokenizer, 50,257 tokens; no text needed.")] = False,
+    gpt2: Annotated[
+        bool, typer.Option("--gpt2", help="Write GPT-2's tokenizer, 50,257 tokens; no text needed.")
+    ] = False,
     out: Out = Path("tokenizer.json"),
 ) -> None:
     """Train a byte-level BPE tokenizer on text, or write GPT-2's."""
@@ -85,7 +90,9 @@ def pack(
     print(json.dumps(accounting.to_mapping()))
 
 
-@app.command(epilog="Example: cerebras-gpt plan 111M --mup    or: cerebras-gpt plan --minutes 5 --data data/ --out plan.json")
+@app.command(
+    epilog="Example: cerebras-gpt plan 111M --mup    or: cerebras-gpt plan --minutes 5 --data data/ --out plan.json"
+)
 def plan(
     size: Annotated[str | None, typer.Argument(help="A published size: 111M to 13B.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Training time on this machine, which is measured.")] = None,
@@ -96,7 +103,6 @@ def plan(
 ) -> None:
     """Plan a run from a published size, or from minutes on this machine."""
     from cerebras_gpt.plan.plan import published_plan
-    from cerebras_gpt.report.terminal import print_plan
 
     if (size is None) == (minutes is None):
         raise ValueError("give a size (111M to 13B) or --minutes, one of the two")
@@ -107,10 +113,23 @@ def plan(
         made = _plan_here(minutes, data)
     if out is not None:
         out.write_text(made.to_json(), "utf-8")
-    print(made.to_json(), end="") if as_json else print_plan(made)
+    print(made.to_json() if as_json else _plan_text(made), end="")
 
 
-def _plan_here(minutes: float, data: Path | None):  # type: ignore[no-untyped-def]
+def _plan_text(plan: "Plan") -> str:
+    """The plan and its table of roles as aligned lines."""
+    from cerebras_gpt.plan.plan import describe, role_table
+
+    lines = [f"{label:<22} {value}" for label, value in describe(plan)]
+    lines += ["", f"{'role':<13} {'init std':>10} {'lr scale':>9} {'peak lr':>10}  decays"]
+    lines += [
+        f"{row.role:<13} {row.init_std:>10.5g} {row.lr_scale:>9.4g} {row.peak_lr:>10.4g}  {('no', 'yes')[row.decays]}"
+        for row in role_table(plan)
+    ]
+    return "\n".join([*lines, "", *(f"- {reason}" for reason in plan.reasons)]) + "\n"
+
+
+def _plan_here(minutes: float, data: Path | None) -> "Plan":
     if data is None:
         raise ValueError("--minutes needs --data, a folder made by `cerebras-gpt pack`: its size limits the plan")
     _prepare_process()
@@ -130,7 +149,6 @@ def pretrain(
     _prepare_process()
     from cerebras_gpt import distributed
     from cerebras_gpt.plan.plan import Plan, overridden, published_plan
-    from cerebras_gpt.train.calibrate import Stopwatch, fastest
     from cerebras_gpt.train.pretrain import pretrain as train
 
     wrong = [text for text in overrides or [] if "=" not in text]
@@ -138,7 +156,7 @@ def pretrain(
         raise ValueError(f"{wrong[0]!r} is not key=value; for example peak_lr=0.004")
     made = Plan.load(Path(plan)) if Path(plan).exists() else published_plan(plan)
     made = overridden(made, dict(text.split("=", 1) for text in overrides or []))
-    train(made, data, out, fastest(made, Stopwatch(1.0)).execution, distributed.join())
+    train(made, data, out, distributed.join())
     print(out)
 
 
@@ -182,8 +200,10 @@ def evaluate(
     if as_json:
         print(json.dumps(found._asdict()))
     else:
-        print(f"{found.bits_per_byte:.4f} bits per byte, {found.loss:.4f} nats per token, perplexity "
-              f"{found.perplexity:.2f} over {found.n_tokens:,} tokens, {found.n_bytes:,} bytes")
+        print(
+            f"{found.bits_per_byte:.4f} bits per byte, {found.loss:.4f} nats per token, perplexity "
+            f"{found.perplexity:.2f} over {found.n_tokens:,} tokens, {found.n_bytes:,} bytes"
+        )
 
 
 @app.command(epilog="Example: cerebras-gpt report runs/a runs/b --out comparison.html")

@@ -4,7 +4,6 @@ Every stage leaves its result in the run folder and is skipped when it is there,
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from cerebras_gpt.data.held_out import split_documents
 from cerebras_gpt.data.shards import Shards, pack
 from cerebras_gpt.distributed import World
 from cerebras_gpt.evaluate.baselines import measure_baselines
+from cerebras_gpt.files import replace_text
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.plan.budget import Text, plan_for_minutes, vocabulary_for
@@ -134,7 +134,7 @@ class Quickstart:
         file = self.out / "baselines.json"
         if not file.exists():
             train, held_out = (Shards.open(self.pack, split, verify=False) for split in ("train", "val"))
-            _write(file, json.dumps(measure_baselines(train.text(), held_out.text())))
+            replace_text(file, json.dumps(measure_baselines(train.text(), held_out.text())))
         for name, bits in json.loads(file.read_text("utf-8")).items():
             self.screen.say(f"{name}: {bits:.3f} bits per byte")
 
@@ -145,7 +145,7 @@ class Quickstart:
         if not file.exists():
             planned = plan_here(self.minutes, self.pack)
             keep(planned.calibration, self.out)
-            _write(file, planned.plan.to_json())
+            replace_text(file, planned.plan.to_json())
         plan = Plan.load(file)
         for label, value in describe(plan):
             self.screen.say(f"{label:<22} {value}")
@@ -185,9 +185,3 @@ class Quickstart:
             f"cerebras-gpt quickstart --minutes {self.minutes * 4:g} --out {self.out}-longer",
         ):
             self.screen.say(f"next:    {command}")
-
-
-def _write(path: Path, text: str) -> None:
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(text, "utf-8")
-    os.replace(fresh, path)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cerebras_gpt.files import replace_text
 
 Row: TypeAlias = dict[str, object]
 
@@ -32,9 +33,7 @@ class Metrics:
         """Drops the rows after a step, and a torn last line, so that a resumed run writes them once."""
         if self.path.exists():
             kept = [row for row in read_metrics(self.path) if int(str(row.get("step", 0))) <= step]
-            fresh = self.path.with_suffix(".tmp")
-            fresh.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
-            os.replace(fresh, self.path)
+            replace_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -53,6 +52,21 @@ def _rows(path: Path) -> Iterator[Row]:
 def console() -> Console:
     """The screen for people: standard error, so that results on standard output stay clean."""
     return Console(stderr=True, highlight=False)
+
+
+class Screen:
+    """What a person reads while a longer job goes through its stages."""
+
+    def __init__(self) -> None:
+        self._console = console()
+
+    def stage(self, number: int, title: str) -> None:
+        """Begins a stage."""
+        self._console.print(f"\n[bold]{number}. {title}[/bold]")
+
+    def say(self, line: str) -> None:
+        """One plain line under the stage."""
+        self._console.print(f"   {line}", markup=False, soft_wrap=True)
 
 
 class Steps:

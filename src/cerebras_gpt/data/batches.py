@@ -9,9 +9,7 @@ from torch import Tensor
 
 from cerebras_gpt.data.order import epoch_key, permuted
 from cerebras_gpt.data.shards import Shards
-
-IGNORED = -100
-"""The target of a position that has no say in the loss."""
+from cerebras_gpt.model.loss import IGNORED
 
 
 class Batch(NamedTuple):

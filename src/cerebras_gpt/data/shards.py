@@ -17,7 +17,8 @@ from cerebras_gpt.data.accounting import Accounting
 from cerebras_gpt.data.documents import Document
 from cerebras_gpt.data.held_out import Part, split_documents
 from cerebras_gpt.data.manifest import FORMAT, MANIFEST, SPLITS, TOKENIZER, VERSION, Manifest, read_manifest, verify
-from cerebras_gpt.data.token_files import SplitWriter, sync_folder, token_dtype, write_file
+from cerebras_gpt.data.token_files import SplitWriter, token_dtype, write_file
+from cerebras_gpt.files import sync_folder
 from cerebras_gpt.text.tokenizer import Tokenizer, pieces
 
 __all__ = ["Manifest", "Shards", "pack", "read_manifest", "verify"]

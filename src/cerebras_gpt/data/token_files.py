@@ -17,17 +17,6 @@ def token_dtype(vocab_size: int) -> str:
     return "<u2" if vocab_size <= 1 << 16 else "<u4"
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable; Windows has no such call."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class FileWriter:
     """One file of a pack in the making: hashed as it is written, durable when finished."""
 

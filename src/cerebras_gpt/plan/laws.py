@@ -91,6 +91,19 @@ class ParametricLaw:
         )
 
 
+def effective_tokens(n_tokens: float, n_unique: float) -> float:
+    """What repeated text is worth in new tokens: u + u r (1 - exp(-(e - 1) / r)), r = 15.4, for e epochs of u tokens.
+
+    Muennighoff et al. 2023, equation 5: up to about four epochs are nearly as good as new text.
+    """
+    repeats = max(0.0, n_tokens / n_unique - 1)
+    unique = min(n_tokens, n_unique)
+    return unique + unique * REPEAT_DECAY * (1 - math.exp(-repeats / REPEAT_DECAY))
+
+
+REPEAT_DECAY = 15.39
+"""R*_D of Muennighoff et al. 2023: how many repeats until their worth has fallen to 1/e."""
+
 N_CONSTANTS = 5
 HUBER = 1e-3
 """Log-losses further off than this weigh linearly (Hoffmann et al. 2022, appendix D.2)."""

@@ -11,6 +11,7 @@ import torch
 from cerebras_gpt import config
 from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World
+from cerebras_gpt.files import replace_text
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.train.execution import DTYPES, Execution, gradients
@@ -112,4 +113,4 @@ def calibrated(plan: Plan, run: Path, stopwatch: Stopwatch) -> Calibration:
 def keep(calibration: Calibration, run: Path) -> None:
     """Writes the calibration into the run folder."""
     run.mkdir(parents=True, exist_ok=True)
-    (run / FILE).write_text(json.dumps(config.to_mapping(calibration), indent=2) + "\n", "utf-8")
+    replace_text(run / FILE, json.dumps(config.to_mapping(calibration), indent=2) + "\n")

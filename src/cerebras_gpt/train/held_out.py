@@ -1,25 +1,14 @@
 """The loss on text that training never saw, in nats per token and bits per byte."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
-from cerebras_gpt.data.batches import Batch
+from cerebras_gpt.data.batches import HeldOutWindows
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.loss import token_losses
 from cerebras_gpt.train.execution import Execution
-
-
-class Windows(Protocol):
-    """Held-out text cut into windows in which every token counts once."""
-
-    n_bytes: int
-    n_targets: int
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Batches in the order of the text."""
 
 
 class HeldOutLoss(NamedTuple):
@@ -32,7 +21,7 @@ class HeldOutLoss(NamedTuple):
 
 
 @torch.no_grad()
-def held_out_loss(model: GPT, windows: Windows, execution: Execution) -> HeldOutLoss:
+def held_out_loss(model: GPT, windows: HeldOutWindows, execution: Execution) -> HeldOutLoss:
     """The mean over every scored token of the windows."""
     nats = 0.0
     for batch in windows:

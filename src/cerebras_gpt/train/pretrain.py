@@ -11,6 +11,7 @@ import torch
 from cerebras_gpt.data.batches import HeldOutWindows, PackedBatches
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import StopFlag, World
+from cerebras_gpt.files import replace_text
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.plan import Plan
@@ -88,9 +89,9 @@ def check(plan: Plan, train: Shards, run: Path) -> None:
 def begin(plan: Plan, train: Shards, run: Path) -> None:
     """Writes what identifies the run, before its first step."""
     run.mkdir(parents=True, exist_ok=True)
-    (run / "data.json").write_text(json.dumps({"fingerprint": train.fingerprint}) + "\n", "utf-8")
-    (run / "tokenizer.json").write_text(train.tokenizer.to_json(), "utf-8")
-    (run / "plan.json").write_text(plan.to_json(), "utf-8")
+    replace_text(run / "data.json", json.dumps({"fingerprint": train.fingerprint}) + "\n")
+    replace_text(run / "tokenizer.json", train.tokenizer.to_json())
+    replace_text(run / "plan.json", plan.to_json())
 
 
 def environment(execution: Execution) -> dict[str, object]:

@@ -1,0 +1,34 @@
+"""Files that survive a crash: synced contents, synced names, and replacement in one step."""
+
+import os
+from pathlib import Path
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Writes a file whose contents are durable; its name is durable once its folder is synced."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable; Windows has no such call, its renames are durable without it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Puts a whole new text in the place of a file: a reader sees the old one or the new one, never a part."""
+    fresh = path.with_name(f".{path.name}.tmp")
+    try:
+        write_synced(fresh, text.encode("utf-8"))
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
