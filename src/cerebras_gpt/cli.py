@@ -133,7 +133,7 @@ def _plan_here(minutes: float, data: Path | None) -> "Plan":
     if data is None:
         raise ValueError("--minutes needs --data, a folder made by `cerebras-gpt pack`: its size limits the plan")
     _prepare_process()
-    from cerebras_gpt.quickstart import plan_here
+    from cerebras_gpt.train.calibrate import plan_here
 
     return plan_here(minutes, data).plan
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from cerebras_gpt import record
 from cerebras_gpt.data.accounting import Accounting
@@ -21,11 +20,11 @@ from cerebras_gpt.evaluate.baselines import measure_baselines
 from cerebras_gpt.files import replace_text
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.sampling import Sampling
-from cerebras_gpt.plan.budget import Text, plan_for_minutes, vocabulary_for
+from cerebras_gpt.plan.budget import vocabulary_for
 from cerebras_gpt.plan.plan import Plan, describe
 from cerebras_gpt.report.page import write_report
 from cerebras_gpt.text.tokenizer import train_tokenizer
-from cerebras_gpt.train.calibrate import Calibration, Stopwatch, fastest, keep
+from cerebras_gpt.train.calibrate import keep, plan_here
 from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.trainer import Hook, Trainer
 
@@ -34,21 +33,6 @@ N_SAMPLES = 6
 SAMPLE_TOKENS = 120
 PROMPT_WORDS = 6
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)
-
-
-class Planned(NamedTuple):
-    """A plan, and the measurement that it rests on."""
-
-    plan: Plan
-    calibration: Calibration
-
-
-def plan_here(minutes: float, data: Path) -> Planned:
-    """The plan for so many minutes of training on this machine, measured now."""
-    train = Shards.open(data, "train", verify=False)
-    text = Text(train.vocab_size, train.n_tokens, train.n_bytes)
-    plan = plan_for_minutes(minutes, text, lambda candidate: fastest(candidate, Stopwatch(0.5)).tokens_per_second)
-    return Planned(plan, fastest(plan, Stopwatch(2.0)))
 
 
 @dataclass(frozen=True)
