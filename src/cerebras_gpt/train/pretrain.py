@@ -21,7 +21,10 @@ from cerebras_gpt.train.held_out import held_out_loss
 from cerebras_gpt.train.trainer import Hook, Trainer
 
 QUICK_TOKENS = 2**15
-"""Held-out tokens scored during training; the last score is on all of them."""
+"""Most held-out tokens scored at a time during training; the last score is on all of them."""
+
+SCORED_SHARE = 0.1
+"""Tokens scored on the way, all evaluations together, per token trained on; scoring costs a third of training."""
 
 
 def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Hook] = ()) -> Trainer:
@@ -37,7 +40,8 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
         begin(plan, train, run)
     seq_len = plan.architecture.seq_len
     batches = PackedBatches(train, seq_len, plan.batch_size, plan.seed)
-    quick = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, QUICK_TOKENS)
+    n_quick = max(seq_len + 1, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
+    quick = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, n_quick)
     whole = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size)
 
     def score(trainer: Trainer) -> None:
