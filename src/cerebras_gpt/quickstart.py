@@ -4,8 +4,9 @@ Every stage leaves its result in the run folder and is skipped when it is there,
 """
 
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Quickstart:
 
     def run(self) -> None:
         """All stages in order; those already done are only mentioned."""
-        self.remember()
+        self.check()
         self.make_text()
         self.make_baselines()
         plan = self.make_plan()
@@ -64,24 +65,23 @@ class Quickstart:
         """Where the shards are."""
         return self.out / "data"
 
-    def remember(self) -> None:
-        """Refuses to continue a folder that was begun with other settings."""
-        if self.minutes <= 0:
+    @property
+    def settings(self) -> dict[str, object]:
+        """What must stay the same when it goes on."""
+        return {"minutes": self.minutes, "corpus": self.corpus, "data": list(self.data)}
+
+    def check(self) -> None:
+        """Refuses what is no time, and to continue a folder that was begun with other settings."""
+        if not 0 < self.minutes < math.inf:
             raise ValueError(f"--minutes {self.minutes:g} is not a time; give a positive number such as 5")
         file = self.out / "quickstart.json"
-        own = {key: value for key, value in json.loads(json.dumps(asdict(self))).items() if key != "out"}
-        if file.exists():
-            before = json.loads(file.read_text("utf-8"))
-            if before != own:
-                changed = next(key for key in own if before.get(key) != own[key])
+        before = json.loads(file.read_text("utf-8")) if file.exists() else self.settings
+        for name, value in self.settings.items():
+            if before.get(name) != value:
                 raise ValueError(
-                    f"{self.out} was begun with {changed} {before.get(changed)}, now it is {own[changed]}; "
+                    f"{self.out} was begun with {name} {before.get(name)}, now it is {value}; "
                     "give another --out, or the settings it began with"
                 )
-        else:
-            list(self.documents())[:0]  # the text must be readable before a folder is left behind
-            self.out.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(own) + "\n", "utf-8")
 
     def documents(self, accounting: Accounting | None = None) -> Iterator[Document]:
         """The text: the user's, or the built-in corpora."""
@@ -100,17 +100,22 @@ class Quickstart:
             for name in self.corpus.split("+"):
                 self.screen.say(CORPORA[name].attribution)
         if not (self.pack / "manifest.json").exists():
-            accounting = Accounting()
-            documents = list(self.documents(accounting))
-            parts = [part.text for part in split_documents(documents, VAL_FRACTION).parts if part.split == "train"]
-            vocab_size = vocabulary_for(sum(len(text.encode()) for text in parts))
-            tokenizer = train_tokenizer(parts, vocab_size)
-            pack(documents, tokenizer, self.pack, VAL_FRACTION, accounting)
+            self.pack_text()
         train, held_out = (Shards.open(self.pack, split, verify=False) for split in ("train", "val"))
         self.screen.say(
             f"{train.n_documents:,} documents, {train.n_bytes / 1e6:.1f} MB, {train.n_tokens:,} tokens of a vocabulary "
             f"of {train.vocab_size:,}; held out: {held_out.n_documents:,} documents, {held_out.n_bytes / 1e3:,.0f} kB"
         )
+
+    def pack_text(self) -> None:
+        """Trains the tokenizer and packs; nothing is written before all text was read and the tokenizer made."""
+        accounting = Accounting()
+        documents = list(self.documents(accounting))
+        parts = [part.text for part in split_documents(documents, VAL_FRACTION).parts if part.split == "train"]
+        tokenizer = train_tokenizer(parts, vocabulary_for(sum(len(text.encode()) for text in parts)))
+        self.out.mkdir(parents=True, exist_ok=True)
+        replace_text(self.out / "quickstart.json", json.dumps(self.settings) + "\n")
+        pack(documents, tokenizer, self.pack, VAL_FRACTION, accounting)
 
     def make_baselines(self) -> None:
         """Stage 2: what the model has to beat on the same held-out bytes."""
