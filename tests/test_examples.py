@@ -1,0 +1,40 @@
+"""The programs in examples/ do what they say."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from cerebras_gpt.plan.sizes import SIZES
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_a_text_becomes_a_model_that_continues_a_prompt(tmp_path, monkeypatch, capsys):
+    text, out = tmp_path / "my.txt", tmp_path / "run"
+    text.write_text(" ".join(map(str, range(9000))), "utf-8")
+    small = ("--d-model", 32, "--steps", 8, "--prompt", "1 2 3")
+    said = run("train_from_python.py", monkeypatch, capsys, text, "--out", out, *small)
+    assert "parameters" in said
+    assert len(said.rpartition("\n\n1 2 3")[2]) > 10
+    assert len(list((out / "checkpoints").glob("step_*"))) == 2
+
+
+def test_the_family_is_a_line_for_each_size(monkeypatch, capsys):
+    lines = run("plan_the_family.py", monkeypatch, capsys).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(SIZES)
+    assert lines[1].split()[1:6] == ["111,050,496", "2,220,933,120", "9,037", "2.64e+18", "2.22e+18"]
+
+
+@pytest.mark.parametrize(("arguments", "hidden"), [((), 0.046188), (("2.7B",), 0.025298)])
+def test_the_mup_table_has_the_published_stds(arguments, hidden, monkeypatch, capsys):
+    lines = run("mup_table.py", monkeypatch, capsys, *arguments).splitlines()
+    row = next(line.split() for line in lines if line.startswith("hidden"))
+    assert [float(figure) for figure in (row[1], row[3])] == pytest.approx([0.02, hidden], abs=1e-6)
