@@ -176,11 +176,8 @@ def draw_losses(ax: Axes, run: Run, factor: float, colour: str, alone: bool) -> 
         )
         name = "held-out" if alone else run.name
         labels.append(Label(x[-1], factor * float(y[-1]), f"{name} {bits(factor * float(y[-1]))}", colour))
-    for row in run.of("start") if alone else []:
-        if row.get("step"):
-            ax.axvline(
-                run.plan.tokens_per_step * float(str(row["step"])), color=COLOURS["rest"], linewidth=0.8, dashes=(2, 3)
-            )
+    for tokens in run.resumed_at if alone else []:
+        ax.axvline(tokens, color=COLOURS["rest"], linewidth=0.8, dashes=(2, 3))
     return labels
 
 
