@@ -325,6 +325,15 @@ def test_numbers_read_as_people_say_them(said, expected):
     assert said == expected
 
 
+def test_ticks_are_plain_numbers(tmp_path, plan):
+    rows = synthetic_rows(plan)
+    slow = [{**row, "tokens_per_second": 800.0} if row["kind"] == "train" else row for row in rows]
+    figure = FIGURES["throughput"]([read_run(write_run(tmp_path / "run", plan, slow))])
+    figure.draw_without_rendering()
+    said = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert said[:2] == ["0", "200"]
+
+
 def test_a_start_at_either_end_is_no_resumption(tmp_path, plan):
     rows = [{"kind": "start", "step": step} for step in (0, 480, plan.steps)]
     assert read_run(write_run(tmp_path / "run", plan, rows)).resumed_at == [480 * plan.tokens_per_step]
