@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cerebras_gpt.cli import app
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.parametrization import Parametrization
 from cerebras_gpt.plan.plan import Plan, Prediction
@@ -81,8 +82,9 @@ def write_run(folder: Path, plan: Plan, rows: list[dict[str, object]]) -> Path:
     (folder / "plan.json").write_text(plan.to_json(), "utf-8")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     (folder / "baselines.json").write_text('{"xz": 1.700, "bzip2": 1.912, "byte 5-gram": 1.618}', "utf-8")
-    speed = {"tokens_per_second": 13050.0, "peak_flops": 4.1e11, "dtype": "bfloat16", "compiled": False}
-    (folder / "calibration.json").write_text(json.dumps({**speed, "micro_batch_size": 8, "predicted_seconds": 377.0}))
+    speed = {"tokens_per_second": 13050.0, "peak_flops": 4.1e11, "predicted_seconds": 377.0}
+    execution = {"dtype": "bfloat16", "micro_batch_size": 8, "device": "cpu"}
+    (folder / "calibration.json").write_text(json.dumps({"execution": execution, **speed}), "utf-8")
     return folder
 
 
@@ -153,8 +155,8 @@ def test_page_tells_what_a_person_wants_to_know(run):
         "6 min 12 s",
         "13.2k",
         "44 %",
-        "90 % band 1.520 to 1.620",
-        "residual_out",
+        "1.520 to 1.620; quickstart ladder",
+        "residual out",
     ):
         assert said in page
     for said in ("6 minutes on this machine", "busy &amp; memory", "Resumed 1 time", f"cerebras-gpt generate {run}"):
@@ -169,6 +171,14 @@ def test_page_of_several_runs_compares_them(tmp_path, plan):
         assert f"<td>{verdict}</td>" in page
     assert "a &amp; b" in page
     assert "$cost$" in page
+
+
+@pytest.mark.parametrize("upto", [0.3, 1.0])
+def test_every_command_of_the_page_exists(tmp_path, plan, upto):
+    page = page_of(write_run(tmp_path / "run", plan, synthetic_rows(plan, upto)))
+    told = set(re.findall(r"cerebras-gpt (\w+)", page))
+    assert told
+    assert told <= {command.callback.__name__ for command in app.registered_commands if command.callback}
 
 
 def test_words_of_a_run_are_escaped(tmp_path, plan):
@@ -313,3 +323,17 @@ def test_moments_keep_the_first_and_the_last():
 )
 def test_numbers_read_as_people_say_them(said, expected):
     assert said == expected
+
+
+def test_ticks_are_plain_numbers(tmp_path, plan):
+    rows = synthetic_rows(plan)
+    slow = [{**row, "tokens_per_second": 800.0} if row["kind"] == "train" else row for row in rows]
+    figure = FIGURES["throughput"]([read_run(write_run(tmp_path / "run", plan, slow))])
+    figure.draw_without_rendering()
+    said = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert said[:2] == ["0", "200"]
+
+
+def test_a_start_at_either_end_is_no_resumption(tmp_path, plan):
+    rows = [{"kind": "start", "step": step} for step in (0, 480, plan.steps)]
+    assert read_run(write_run(tmp_path / "run", plan, rows)).resumed_at == [480 * plan.tokens_per_step]

@@ -119,6 +119,7 @@ def tokens_axis(ax: Axes, room: float) -> None:
     low, high = (low, high) if 0 < low < high < math.inf else (max(high, 1) / 10, max(high, 1))
     ax.set_xscale("log")
     ax.set_xlim(low, high * max(high / low, 1.1) ** (room / (1 - room)))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: count(n) if n <= high else ""))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
@@ -176,11 +177,8 @@ def draw_losses(ax: Axes, run: Run, factor: float, colour: str, alone: bool) -> 
         )
         name = "held-out" if alone else run.name
         labels.append(Label(x[-1], factor * float(y[-1]), f"{name} {bits(factor * float(y[-1]))}", colour))
-    for row in run.of("start") if alone else []:
-        if row.get("step"):
-            ax.axvline(
-                run.plan.tokens_per_step * float(str(row["step"])), color=COLOURS["rest"], linewidth=0.8, dashes=(2, 3)
-            )
+    for tokens in run.resumed_at if alone else []:
+        ax.axvline(tokens, color=COLOURS["rest"], linewidth=0.8, dashes=(2, 3))
     return labels
 
 
@@ -242,7 +240,7 @@ def training_figure(runs: Sequence[Run], width: float, key: str, ylabel: str, lo
     ax.set_xlim(0, ax.dataLim.xmax * (1.0 if len(runs) == 1 else 1.45))
     ax.xaxis.set_major_locator(MaxNLocator(4))
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda n, _: count(n) if n >= 1000 else plain(n, 2)))
+        axis.set_major_formatter(FuncFormatter(lambda n, _: count(n) if n >= 1 else plain(n, 2)))
     ax.yaxis.set_minor_formatter(NullFormatter())
     if len(runs) > 1:
         label_ends(ax, labels)

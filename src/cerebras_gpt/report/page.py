@@ -1,11 +1,11 @@
 """The report: one self-contained HTML page about one run, or about several beside each other."""
 
-import os
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
 
+from cerebras_gpt.files import replace_text
 from cerebras_gpt.report import sections
 from cerebras_gpt.report.run import Run, read_run
 
@@ -51,7 +51,5 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
         raise ValueError("no run was given; give at least one run folder")
     page = render([read_run(path) for path in runs])
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    draft.write_text(page, "utf-8")
-    draft.replace(out)
+    replace_text(out, page)
     return out

@@ -78,6 +78,12 @@ class Run:
         return any(number(row.get("step")) >= self.plan.steps for row in self.rows if row.get("kind") != "start")
 
     @property
+    def resumed_at(self) -> list[float]:
+        """Tokens seen where training went on from a checkpoint."""
+        steps = [number(row.get("step")) for row in self.of("start")]
+        return [step * self.plan.tokens_per_step for step in steps if 0 < step < self.plan.steps]
+
+    @property
     def bits_per_byte(self) -> float:
         """The newest held-out bits per byte; NaN before there is one."""
         return self.last("held_out", "bits_per_byte")

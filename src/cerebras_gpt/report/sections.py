@@ -8,6 +8,7 @@ from html import escape
 
 import numpy as np
 
+from cerebras_gpt.plan.plan import describe, role_table
 from cerebras_gpt.report.figures import FIGURES, NARROW, SMALL, WIDE
 from cerebras_gpt.report.images import to_svg
 from cerebras_gpt.report.run import Row, Run, Verdict, number
@@ -139,15 +140,10 @@ def _comparison_row(run: Run) -> tuple[str, ...]:
 
 def picture(name: str, runs: Sequence[Run]) -> str:
     """A picture and its sentence; a large one is drawn for a desk and for a phone."""
-    words = CAPTIONS[name] + (RESUMED if name == "loss" and len(runs) == 1 and resumptions(runs[0]) else "")
+    words = CAPTIONS[name] + (RESUMED if name == "loss" and len(runs) == 1 and runs[0].resumed_at else "")
     widths = {"wide": WIDE, "narrow": NARROW} if name in ("loss", "bits_per_byte") else {"any": SMALL}
     drawn = "".join(f'<div class="{kind}">{to_svg(name, runs, width, words)}</div>' for kind, width in widths.items())
     return f'<figure id="{name}">{drawn}<figcaption>{words}</figcaption></figure>'
-
-
-def resumptions(run: Run) -> int:
-    """How often the run went on from a checkpoint."""
-    return sum(number(row.get("step")) > 0 for row in run.of("start"))
 
 
 def pictures(runs: Sequence[Run], names: Iterable[str] = FIGURES) -> str:
@@ -183,62 +179,50 @@ def card(prompt: str, row: Row) -> str:
 
 def plan_table(run: Run) -> str:
     """The plan with its reasons."""
-    plan, shape = run.plan, run.plan.architecture
-    rows = [
-        ("width, layers, heads", f"{shape.d_model}, {shape.n_layers}, {shape.n_heads} of {shape.d_head}"),
-        ("vocabulary, context", f"{shape.vocab_size:,} tokens, {shape.seq_len:,} tokens"),
-        ("parameters", f"{shape.n_parameters:,}, of them {shape.n_embedding_parameters:,} in the embeddings"),
-        ("batch", f"{plan.batch_size:,} sequences = {plan.tokens_per_step:,} tokens"),
-        ("steps", f"{plan.steps:,}, of them {plan.warmup_steps:,} of warm-up"),
-        ("tokens", f"{plan.tokens:,}, {plain(plan.tokens_per_parameter, 3)} for each parameter"),
-        ("learning rate", f"{plain(plan.peak_lr)}, {plan.decay} to {share(plan.final_lr_fraction)} of it"),
-        (
-            "AdamW",
-            f"betas {plan.betas[0]}, {plan.betas[1]}, epsilon {plan.adam_eps:g}, gradients cut at {plan.grad_clip:g}",
-        ),
-        ("seed", str(plan.seed)),
-    ]
-    if plan.prediction:
-        band = plan.prediction
-        expected = f"{bits(band.bits_per_byte)} bits per byte, 90 % band {bits(band.low)} to {bits(band.high)}"
-        rows.append(("prediction", f"{expected}, by {clean(band.law)}"))
+    plan = run.plan
+    steps = f"betas {plan.betas[0]} and {plan.betas[1]}, epsilon {plan.adam_eps:g}, gradients cut at {plan.grad_clip:g}"
+    rows = [*describe(plan), ("AdamW", steps), ("seed", str(plan.seed))]
     reasons = "".join(f"<li>{clean(reason)}</li>" for reason in plan.reasons)
-    return table((), rows) + (f"<h3>Why these figures</h3><ul>{reasons}</ul>" if reasons else "")
+    told = table((), [(label, clean(value)) for label, value in rows])
+    return told + (f"<h3>Why these figures</h3><ul>{reasons}</ul>" if reasons else "")
 
 
 def parametrization_table(run: Run) -> str:
     """Role by role: how weights start, how fast they learn, whether they decay."""
-    head = ("role", "init std", "lr scale", "peak learning rate", "weight decay")
-    return table(
-        head,
+    decay = plain(run.plan.weight_decay)
+    rows = [
         (
-            (
-                role,
-                plain(row.init_std) if row.init_std else "constant",
-                plain(row.lr_scale),
-                plain(row.lr_scale * run.plan.peak_lr),
-                plain(run.plan.weight_decay) if row.decays else "none",
-            )
-            for role, row in run.plan.parametrization.table().items()
-        ),
-    )
+            row.role.replace("_", " "),
+            plain(row.init_std) if row.init_std else "constant",
+            plain(row.lr_scale),
+            plain(row.peak_lr),
+            decay if row.decays else "none",
+        )
+        for row in role_table(run.plan)
+    ]
+    return table(("role", "init std", "lr scale", "peak learning rate", "weight decay"), rows)
+
+
+def shown(value: object) -> str:
+    """A JSON value for reading: large numbers shortened, lists and mappings on one line."""
+    if isinstance(value, float):
+        return count(value) if abs(value) >= 10_000 else plain(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {shown(inner)}" for key, inner in value.items())
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def mapping_table(values: Mapping[str, object]) -> str:
     """Keys and values of a JSON mapping."""
-    rows = []
-    for key, value in values.items():
-        shown = value if isinstance(value, str) else plain(value, 6) if isinstance(value, float) else json.dumps(value)
-        rows.append((clean(key.replace("_", " ")), clean(shown)))
-    return table((), rows)
+    return table((), [(clean(key.replace("_", " ")), clean(shown(value))) for key, value in values.items()])
 
 
 def environment(run: Run) -> str:
     """Where and with what the run was last started, and the machine's measured speed."""
     starts = run.of("start")
     newest = {key: value for key, value in starts[-1].items() if key not in ("kind", "step")} if starts else {}
-    again = resumptions(run)
-    times = f"<p>Resumed {again} time{'s' * (again > 1)} from a checkpoint.</p>" if again else ""
+    again = len(run.resumed_at)
+    times = f'<p class="quiet">Resumed {again} time{"s" * (again > 1)} from a checkpoint.</p>' if again else ""
     measured = f"<h3>Measured before the run</h3>{mapping_table(run.calibration)}" if run.calibration else ""
     return (mapping_table(newest) if newest else '<p class="quiet">Not recorded.</p>') + times + measured
 
@@ -246,13 +230,14 @@ def environment(run: Run) -> str:
 def next_commands(run: Run) -> str:
     """What to type next, for this very run."""
     folder = shlex.quote(str(run.path))
-    go_on = ["# goes on where it stopped", f"cerebras-gpt pretrain {folder}/plan.json --data DATA --out {folder}"]
+    data = shlex.quote(str(run.path / "data")) if (run.path / "data").exists() else "DATA"
+    prompts = [str(row.get("prompt") or "") for row in run.of("sample")]
+    prompt = shlex.quote(prompts[-1].strip() if prompts else "Once upon a time")
+    go_on = [f"cerebras-gpt pretrain {folder}/plan.json --data {data} --out {folder}"]
     use = [
-        f'cerebras-gpt generate {folder} --prompt "Once upon a time"',
-        f"cerebras-gpt chat {folder}",
-        f"cerebras-gpt serve {folder}",
-        f"cerebras-gpt evaluate {folder} --text my.txt",
-        f"cerebras-gpt adapt {folder} --task classification --data my.jsonl --out runs/adapted",
-        f"cerebras-gpt export {folder} --to hf --out exported",
+        f"cerebras-gpt generate {folder} --prompt {prompt}",
+        f"cerebras-gpt evaluate {folder} --text FILE",
+        f"cerebras-gpt report {folder} OTHER_RUN --out comparison.html",
+        f"cerebras-gpt verify {folder}",
     ]
     return f"<pre>{clean(chr(10).join(use if run.is_finished else go_on))}</pre>"
