@@ -1,0 +1,113 @@
+"""A whole training step of small models: ours against a plain torch loop, alternating in one run.
+
+    python benchmarks/training_step.py
+
+The plain loop is what one writes by hand: the same decoder with torch's attention, autocast to bfloat16,
+cross_entropy on all logits, fused AdamW. Each side runs in processes of its own, ours as `pretrain` sets them up,
+the plain one untouched, and once more with our memory setting to tell its share. Believe ratios, not seconds.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+SHAPES = {"1.7M": (192, 2, 3, 4096, 256, 8), "10M": (320, 8, 5, 8192, 512, 8)}
+SIDES = ("plain", "plain + memory kept", "ours")
+STEPS, ROUNDS = 12, 3
+
+
+def build(shape):
+    import torch
+
+    from cerebras_gpt.model.architecture import Architecture
+    from cerebras_gpt.model.gpt import GPT, initialize
+    from cerebras_gpt.plan.plan import Plan
+    from cerebras_gpt.plan.sizes import mup
+
+    d_model, n_layers, n_heads, vocab_size, seq_len, batch_size = shape
+    architecture = Architecture(d_model, n_layers, n_heads, vocab_size, seq_len)
+    plan = Plan("bench", architecture, mup(architecture), batch_size, steps=2, warmup_steps=1, peak_lr=1e-3)
+    model = initialize(GPT(architecture, plan.parametrization), torch.Generator().manual_seed(0))
+    ids = torch.randint(vocab_size, (batch_size, seq_len + 1), generator=torch.Generator().manual_seed(1))
+    return plan, model, ids
+
+
+def our_step(plan, model, ids):
+    from cerebras_gpt.data.batches import Batch
+    from cerebras_gpt.distributed import World
+    from cerebras_gpt.train.execution import Execution, gradients
+
+    batch, execution = Batch(ids[:, :-1], ids[:, 1:]), Execution("bfloat16", plan.batch_size)
+    return lambda: gradients(model, batch, execution, World()).item()
+
+
+def plain_step(plan, model, ids):
+    import torch
+    from torch.nn import functional as F
+
+    def attention(q, k, v, scale):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+
+    from cerebras_gpt.model import gpt
+
+    gpt.causal_attention = attention
+    gpt.Linear.forward = torch.nn.Linear.forward
+    gpt.LayerNorm.forward = torch.nn.LayerNorm.forward
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(ids[:, :-1])
+        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        return loss.item()
+
+    return step
+
+
+def run_side(side, shape):
+    from cerebras_gpt.process import bind_threads, keep_memory
+
+    bind_threads()
+    if side != "plain":
+        keep_memory()
+    import torch
+
+    plan, model, ids = build(shape)
+    step = (our_step if side == "ours" else plain_step)(plan, model, ids)
+    adamw = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+    spent = []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        loss = step()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adamw.step()
+        adamw.zero_grad(set_to_none=True)
+        spent.append(time.perf_counter() - started)
+    print(json.dumps({"tokens_per_second": plan.tokens_per_step / statistics.median(spent[3:]), "loss": loss}))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--shape", choices=SHAPES)
+    given = parser.parse_args()
+    if given.side:
+        run_side(given.side, SHAPES[given.shape])
+        return
+    for name in SHAPES:
+        speeds = {side: [] for side in SIDES}
+        for _ in range(ROUNDS):
+            for side in SIDES:
+                command = [sys.executable, __file__, "--side", side, "--shape", name]
+                out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                speeds[side].append(json.loads(out)["tokens_per_second"])
+        medians = {side: statistics.median(values) for side, values in speeds.items()}
+        for side, value in medians.items():
+            print(f"{name:<6} {side:<20} {value:>9,.0f} tokens/s   {value / medians['plain']:.2f} x plain", flush=True)
+
+
+if __name__ == "__main__":
+    main()
