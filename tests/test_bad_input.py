@@ -163,7 +163,7 @@ def test_a_quickstart_goes_on_only_with_its_own_settings(refused, here):
 
 
 def test_too_little_text_for_a_quickstart_leaves_no_folder(here, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", "cerebras-gpt quickstart --data short.txt --out out".split())
+    monkeypatch.setattr(sys, "argv", ["cerebras-gpt", "quickstart", "--data", "short.txt", "--out", "out"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
     line = capsys.readouterr().err.splitlines()[-1]
