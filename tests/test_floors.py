@@ -7,13 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "cerebras_gpt"
 FLOORS = [
-    {"files"},
+    {"errors", "files"},
     {"text", "model", "config", "distributed", "process", "record"},
     {"data", "plan", "checkpoint", "interop"},
     {"train", "generate"},
     {"tasks", "serve"},
     {"evaluate", "report"},
-    {"quickstart"},
+    {"quickstart", "doctor"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -27,7 +27,9 @@ def keep_memory() -> None:
 def bind_threads() -> None:
     """Gives each OpenMP thread a core of its own; only counts before torch is imported.
 
-    Otherwise all threads of some processes share one core for their whole life, two to three times slower.
+    Otherwise all threads of some processes share one core for their whole life, two to three times slower. A process
+    that was told its number of threads is one of several (torchrun tells each): bound, all would share the first core.
     """
-    os.environ.setdefault("OMP_PROC_BIND", "close")
-    os.environ.setdefault("OMP_PLACES", "cores")
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ.setdefault("OMP_PROC_BIND", "close")
+        os.environ.setdefault("OMP_PLACES", "cores")

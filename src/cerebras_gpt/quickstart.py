@@ -5,6 +5,7 @@ Every stage leaves its result in the run folder and is skipped when it is there,
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,8 @@ from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.trainer import Hook, Trainer
 
 VAL_FRACTION = 0.05
+FEWEST_BYTES = 20_000
+"""Of training text: less gives neither a vocabulary nor a held-out part worth the name."""
 N_SAMPLES = 6
 SAMPLE_TOKENS = 120
 PROMPT_WORDS = 6
@@ -66,6 +69,16 @@ class Quickstart:
         return self.out / "data"
 
     @property
+    def corpora(self) -> list[str]:
+        """Names of the built-in corpora to learn from; none when the text is the user's."""
+        return [] if self.data else self.corpus.split("+")
+
+    @property
+    def source(self) -> str:
+        """The options that name the text."""
+        return " ".join(f"--data {shlex.quote(path)}" for path in self.data) or f"--corpus {self.corpus}"
+
+    @property
     def settings(self) -> dict[str, object]:
         """What must stay the same when it goes on."""
         return {"minutes": self.minutes, "corpus": self.corpus, "data": list(self.data)}
@@ -82,23 +95,25 @@ class Quickstart:
                     f"{self.out} was begun with {name} {before.get(name)}, now it is {value}; "
                     "give another --out, or the settings it began with"
                 )
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"{self.out} is a file; give a folder with --out")
+        for name in self.corpora:
+            if name not in CORPORA:
+                raise ValueError(f"unknown corpus {name!r}; choose sotu, wiki or sotu+wiki, or give --data")
+        if not (self.pack / "manifest.json").exists():
+            next(self.documents())  # what cannot be read is refused before anything is shown
 
     def documents(self, accounting: Accounting | None = None) -> Iterator[Document]:
         """The text: the user's, or the built-in corpora."""
-        if self.data:
-            yield from read_documents(self.data, accounting or Accounting())
-            return
-        for name in self.corpus.split("+"):
-            if name not in CORPORA:
-                raise ValueError(f"unknown corpus {name!r}; choose sotu, wiki or sotu+wiki, or give --data")
+        yield from read_documents(self.data, accounting or Accounting())
+        for name in self.corpora:
             yield from CORPORA[name].documents()
 
     def make_text(self) -> None:
         """Stage 1: tokenizer and shards."""
         self.screen.stage(1, "text")
-        if not self.data:
-            for name in self.corpus.split("+"):
-                self.screen.say(CORPORA[name].attribution)
+        for name in self.corpora:
+            self.screen.say(CORPORA[name].attribution)
         if not (self.pack / "manifest.json").exists():
             self.pack_text()
         train, held_out = (Shards.open(self.pack, split, verify=False) for split in ("train", "val"))
@@ -112,7 +127,10 @@ class Quickstart:
         accounting = Accounting()
         documents = list(self.documents(accounting))
         parts = [part.text for part in split_documents(documents, VAL_FRACTION).parts if part.split == "train"]
-        tokenizer = train_tokenizer(parts, vocabulary_for(sum(len(text.encode()) for text in parts)))
+        n_bytes = sum(len(text.encode()) for text in parts)
+        if n_bytes < FEWEST_BYTES:
+            raise ValueError(f"{n_bytes:,} bytes of text are too few to learn from; give {FEWEST_BYTES:,} or more")
+        tokenizer = train_tokenizer(parts, vocabulary_for(n_bytes))
         self.out.mkdir(parents=True, exist_ok=True)
         replace_text(self.out / "quickstart.json", json.dumps(self.settings) + "\n")
         pack(documents, tokenizer, self.pack, VAL_FRACTION, accounting)
@@ -171,6 +189,6 @@ class Quickstart:
         for command in (
             f'cerebras-gpt generate {self.out} --prompt "{spoken["prompt"]}" --top-k 50 --seed 1',
             f"cerebras-gpt evaluate {self.out} --text FILE",
-            f"cerebras-gpt quickstart --minutes {self.minutes * 4:g} --out {self.out}-longer",
+            f"cerebras-gpt quickstart --minutes {self.minutes * 4:g} {self.source} --out {self.out}-longer",
         ):
             self.screen.say(f"next:    {command}")

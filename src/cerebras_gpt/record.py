@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from cerebras_gpt.files import replace_text
 
@@ -69,6 +69,20 @@ class Screen:
         self._console.print(f"   {line}", markup=False, soft_wrap=True)
 
 
+def duration(seconds: float) -> str:
+    """A time as a person says it.
+
+    >>> duration(4.2), duration(75), duration(3700)
+    ('4 s', '1 min 15 s', '1 h 02 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
 class Steps:
     """Progress over a known number of steps: a bar with an ETA on a terminal, plain lines elsewhere."""
 
@@ -81,9 +95,8 @@ class Steps:
 
     def __enter__(self) -> "Steps":
         if self.shown and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.percentage:>3.0f}%"))
-            figures = (TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
-            self.bar = Progress(*columns, *figures, console=console())
+            columns = (TextColumn("   {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+            self.bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=console(), expand=True)
             self.task = self.bar.add_task(self.title, total=self.total, figures="")
             self.bar.start()
         return self
@@ -94,16 +107,21 @@ class Steps:
 
     def show(self, done: int, figures: str) -> None:
         """Tells how many steps are done, with the figures of the moment."""
-        if self.first is None:
+        now = time.monotonic()
+        if self.first is None:  # a resumed run begins in the middle, so its speed is of these steps alone
             self.first = done - 1
+        left = (now - self.started) / (done - self.first) * (self.total - done)
+        figures = (
+            f"{figures}  {f'{duration(left)} left' if done < self.total else f'took {duration(now - self.started)}'}"
+        )
         if self.bar is not None:
             self.bar.update(self.task, completed=done, figures=figures)
-        elif self.shown and (time.monotonic() - self.spoken >= self.between or done == self.total):
-            self.spoken = time.monotonic()
-            eta = (self.spoken - self.started) * (self.total - done) / max(1, done - self.first)
-            self.say(f"{self.title} {done}/{self.total}  {figures}  ETA {eta:.0f} s")
+        elif self.shown and (now - self.spoken >= self.between or done == self.total):
+            self.spoken = now
+            self.say(f"{self.title} {done:,}/{self.total:,}  {figures}")
 
     def say(self, line: str) -> None:
         """One line for the person, above the bar if there is one."""
         if self.shown:
-            (self.bar.console if self.bar is not None else console()).print(line, markup=False, soft_wrap=True)
+            screen = self.bar.console if self.bar is not None else console()
+            screen.print(f"   {line}", markup=False, soft_wrap=True)

@@ -34,12 +34,12 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     """
     train, held_out = Shards.open(data, "train"), Shards.open(data, "val")
     check(plan, train, run)
+    seq_len = plan.architecture.seq_len
+    batches = PackedBatches(train, seq_len, plan.batch_size, plan.seed)  # refuses a text that is too short
     calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
     execution = calibration.execution
     if world.is_main:
         begin(plan, train, run)
-    seq_len = plan.architecture.seq_len
-    batches = PackedBatches(train, seq_len, plan.batch_size, plan.seed)
     n_quick = max(seq_len + 1, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
     quick = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, n_quick)
     whole = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size)

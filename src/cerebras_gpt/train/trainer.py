@@ -13,6 +13,7 @@ import torch
 from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World
+from cerebras_gpt.errors import DIVERGED, STOPPED
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import Metrics, Steps
@@ -37,9 +38,13 @@ class Hook(NamedTuple):
 class DivergedError(ValueError):
     """The loss or the gradient is no longer a finite number."""
 
+    exit_code = DIVERGED
+
 
 class StoppedError(RuntimeError):
     """Somebody asked the run to stop; it has saved itself."""
+
+    exit_code = STOPPED
 
 
 @dataclass

@@ -1,0 +1,66 @@
+"""Verbs that use runs: generate, evaluate, report."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cerebras_gpt.cli.app import AsJson, Out, RunPath, app, prepare_process
+
+
+@app.command(epilog='Example: cerebras-gpt generate runs/quickstart --prompt "My fellow citizens" --top-k 50')
+def generate(
+    run: RunPath,
+    prompt: Annotated[str, typer.Option(help="How the text begins.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Longest continuation.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Only the k likeliest tokens; 0 is all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest tokens of this total probability.")] = 0.95,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 discourages what already occurred.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this string; may be given again.")] = None,
+) -> None:
+    """Continue a prompt, streaming."""
+    prepare_process()
+    from cerebras_gpt.generate.lm import LM
+    from cerebras_gpt.generate.sampling import Sampling
+
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
+    lm = LM.load(run)
+    print(prompt, end="", flush=True)
+    for piece in lm.stream(prompt, max_tokens, sampling, stop or ()):
+        print(piece, end="", flush=True)
+    print()
+
+
+@app.command(epilog="Example: cerebras-gpt evaluate runs/quickstart --text book.txt")
+def evaluate(
+    run: RunPath,
+    text: Annotated[Path, typer.Option(help="A UTF-8 text file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Score a text: perplexity and bits per byte."""
+    prepare_process()
+    from cerebras_gpt.evaluate.perplexity import perplexity
+    from cerebras_gpt.generate.lm import LM
+
+    found = perplexity(LM.load(run), text)
+    if as_json:
+        print(json.dumps(found._asdict()))
+    else:
+        print(
+            f"{found.bits_per_byte:.4f} bits per byte, {found.loss:.4f} nats per token, perplexity "
+            f"{found.perplexity:.2f} over {found.n_tokens:,} tokens, {found.n_bytes:,} bytes"
+        )
+
+
+@app.command(epilog="Example: cerebras-gpt report runs/a runs/b --out comparison.html")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Out = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page with pictures of one or more runs."""
+    from cerebras_gpt.report.page import write_report
+
+    print(write_report(runs, out))

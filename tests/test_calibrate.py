@@ -1,0 +1,65 @@
+"""The execution is chosen by measurement, once for a run."""
+
+import dataclasses
+
+import pytest
+
+from cerebras_gpt.train import calibrate
+from cerebras_gpt.train.calibrate import (
+    Calibration,
+    Stopwatch,
+    calibrated,
+    candidates,
+    fastest,
+    keep,
+    measure_peak,
+    measure_speed,
+)
+from cerebras_gpt.train.execution import Execution
+
+QUICK = Stopwatch(0.0, fewest=1)
+
+
+def test_the_stopwatch_gives_the_median_after_the_warm_calls(monkeypatch):
+    moments = iter([0.0, 5.0, 10.0, 11.0, 20.0, 22.0])  # calls of 5, 1 and 2 seconds
+    monkeypatch.setattr(calibrate.time, "perf_counter", lambda: next(moments))
+    n_calls = []
+    assert Stopwatch(1.0).time(lambda: n_calls.append(1)) == 2.0
+    assert len(n_calls) == calibrate.WARM_STEPS + 3
+
+
+def test_candidates_differ_and_fit_the_batch(tiny):
+    found = candidates(tiny)
+    assert {execution.dtype for execution in found} == {"bfloat16", "float32"}
+    assert all(1 <= execution.micro_batch_size <= tiny.batch_size for execution in found)
+    long = dataclasses.replace(tiny, architecture=dataclasses.replace(tiny.architecture, seq_len=16384))
+    assert {execution.micro_batch_size for execution in candidates(long)} == {1}
+
+
+def test_speed_and_peak_are_measured(tiny):
+    assert measure_speed(tiny, Execution("float32", 4), QUICK) > 0
+    assert measure_peak(Execution("float32", 4), seconds=0.0, size=64) > 0
+
+
+@pytest.mark.parametrize("winner", ["bfloat16", "float32"])
+def test_the_fastest_candidate_wins_and_tells_the_time_of_the_plan(tiny, monkeypatch, winner):
+    monkeypatch.setattr(calibrate, "measure_peak", lambda execution: 1e9)
+    monkeypatch.setattr(calibrate, "measure_speed", lambda plan, execution, _: 100 * (1 + (execution.dtype == winner)))
+    found = fastest(tiny, QUICK)
+    assert found.execution.dtype == winner
+    assert (found.tokens_per_second, found.peak_flops) == (200, 1e9)
+    assert found.predicted_seconds == tiny.tokens / 200
+
+
+def test_a_run_keeps_its_first_calibration(tiny, tmp_path, monkeypatch):
+    first = Calibration(Execution("bfloat16", 2), 123.4, 5e9, 6.7)
+    monkeypatch.setattr(calibrate, "fastest", lambda plan, stopwatch: first)
+    assert calibrated(tiny, tmp_path / "run", QUICK) == first
+    monkeypatch.setattr(calibrate, "fastest", lambda plan, stopwatch: pytest.fail("measured again"))
+    assert calibrated(tiny, tmp_path / "run", QUICK) == first
+
+
+def test_what_is_kept_comes_back(tmp_path):
+    calibration = Calibration(Execution("float32", 3, "cpu"), 0.1 + 0.2, 1e12, 3.0)
+    keep(calibration, tmp_path)
+    assert calibrated(None, tmp_path, QUICK) == calibration

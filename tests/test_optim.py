@@ -1,0 +1,77 @@
+"""The optimizer is the table times the schedule."""
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import torch
+
+from cerebras_gpt.model.gpt import GPT, initialize, roles
+from cerebras_gpt.plan.sizes import mup, standard
+from cerebras_gpt.train.optim import learning_rate, optimizer, prepare_state, set_learning_rate, state_tensors
+
+
+@pytest.fixture(params=[standard, mup], ids=["sp", "mup"])
+def plan(request, tiny):
+    return dataclasses.replace(tiny, parametrization=request.param(tiny.architecture))
+
+
+@pytest.fixture
+def model(plan):
+    return initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 1.0])
+def test_the_rate_rises_to_the_peak_and_falls_to_its_final_fraction(tiny, decay, fraction):
+    plan = dataclasses.replace(tiny, decay=decay, final_lr_fraction=fraction, steps=50, warmup_steps=7)
+    rates = [learning_rate(plan, step) for step in range(51)]
+    assert rates[0] == 0
+    assert rates[7] == max(rates) == plan.peak_lr
+    assert rates[50] == pytest.approx(fraction * plan.peak_lr, rel=1e-12, abs=1e-18)
+    assert all(a < b for a, b in pairwise(rates[:8]))
+    assert all(a >= b for a, b in pairwise(rates[7:]))
+
+
+def test_warm_up_is_a_straight_line(tiny):
+    plan = dataclasses.replace(tiny, warmup_steps=4)
+    shares = [learning_rate(plan, step) / plan.peak_lr for step in range(5)]
+    assert shares == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+
+
+def test_half_way_down_both_decays_meet(tiny):
+    plans = [dataclasses.replace(tiny, decay=decay, steps=50, warmup_steps=10) for decay in ("linear", "cosine")]
+    linear, cosine = (learning_rate(plan, 30) for plan in plans)
+    assert linear == pytest.approx(cosine) == pytest.approx(0.55 * tiny.peak_lr)
+
+
+def test_every_parameter_gets_the_table_s_share_of_the_rate(plan, model):
+    adamw = optimizer(model, plan)
+    set_learning_rate(adamw, 0.5)
+    group_by_id = {id(parameter): group for group in adamw.param_groups for parameter in group["params"]}
+    for _, parameter, role in roles(model):
+        row = plan.parametrization.row(role)
+        group = group_by_id.pop(id(parameter))
+        assert group["lr"] == 0.5 * row.lr_scale
+        assert group["weight_decay"] == (plan.weight_decay if row.decays else 0)
+        assert (group["betas"], group["eps"]) == (plan.betas, plan.adam_eps)
+    assert not group_by_id
+
+
+def test_decay_is_for_matrices_alone(plan, model):
+    for group in optimizer(model, plan).param_groups:
+        assert {parameter.ndim for parameter in group["params"]} == ({2} if group["weight_decay"] else {1})
+
+
+def test_prepared_moments_are_those_that_the_first_update_makes(plan, model):
+    made = []
+    for prepare in (prepare_state, lambda adamw: None):
+        copy = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(0))
+        adamw = optimizer(copy, plan)
+        prepare(adamw)
+        set_learning_rate(adamw, 0.01)
+        copy(torch.arange(8)[None]).square().mean().backward()
+        adamw.step()
+        made.append([*copy.parameters(), *state_tensors(adamw, copy).values()])
+    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+    assert len(made[0]) == 4 * len(list(model.parameters()))

@@ -1,0 +1,62 @@
+"""Memory stays and threads keep their cores, unless somebody else has shared out the machine."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cerebras_gpt.process import bind_threads
+
+SETTINGS = ("OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS")
+MEMORY = """
+import sys
+from cerebras_gpt.process import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+before = resident()
+block = libc.malloc(1 << 26)
+ctypes.memset(block, 1, 1 << 26)
+libc.free(block)
+print(resident() - before)
+"""
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "")  # so that whatever happens is undone
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_threads_get_a_core_each(environment):
+    bind_threads()
+    assert (os.environ["OMP_PROC_BIND"], os.environ["OMP_PLACES"]) == ("close", "cores")
+
+
+def test_what_the_user_has_set_stays(environment):
+    environment.setenv("OMP_PROC_BIND", "false")
+    bind_threads()
+    assert os.environ["OMP_PROC_BIND"] == "false"
+
+
+def test_one_of_several_processes_is_not_bound_to_the_core_of_all_others(environment):
+    environment.setenv("OMP_NUM_THREADS", "1")
+    bind_threads()
+    assert "OMP_PROC_BIND" not in os.environ and "OMP_PLACES" not in os.environ
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux")
+def test_freed_memory_is_kept():
+    def resident(how):
+        told = subprocess.run([sys.executable, "-c", MEMORY, how], capture_output=True, text=True, check=True)
+        return int(told.stdout)
+
+    assert resident("give back") < 1 << 24
+    assert resident("keep") > 1 << 25
