@@ -25,8 +25,9 @@ from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.plan.budget import vocabulary_for
 from cerebras_gpt.plan.plan import Plan, describe
 from cerebras_gpt.report.page import write_report
-from cerebras_gpt.text.tokenizer import train_tokenizer
-from cerebras_gpt.train.calibrate import keep, plan_here
+from cerebras_gpt.text.tokenizer import train_tokenizer_up_to
+from cerebras_gpt.train.calibrate import keep
+from cerebras_gpt.train.pilot import plan_here
 from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.trainer import Hook, Trainer
 
@@ -130,7 +131,7 @@ class Quickstart:
         n_bytes = sum(len(text.encode()) for text in parts)
         if n_bytes < FEWEST_BYTES:
             raise ValueError(f"{n_bytes:,} bytes of text are too few to learn from; give {FEWEST_BYTES:,} or more")
-        tokenizer = train_tokenizer(parts, vocabulary_for(n_bytes))
+        tokenizer = train_tokenizer_up_to(parts, vocabulary_for(n_bytes))
         self.out.mkdir(parents=True, exist_ok=True)
         replace_text(self.out / "quickstart.json", json.dumps(self.settings) + "\n")
         pack(documents, tokenizer, self.pack, VAL_FRACTION, accounting)
@@ -150,7 +151,7 @@ class Quickstart:
         self.screen.stage(3, "plan")
         file = self.out / "plan.json"
         if not file.exists():
-            planned = plan_here(self.minutes, self.pack)
+            planned = plan_here(self.minutes, self.pack, self.out / "pilot")
             keep(planned.calibration, self.out)
             replace_text(file, planned.plan.to_json())
         plan = Plan.load(file)

@@ -6,6 +6,7 @@ Nothing heavy is imported up here: `cerebras-gpt --help` must answer at once, so
 import json
 import math
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,9 +133,10 @@ def _plan_here(minutes: float, data: Path | None) -> "Plan":
     if data is None:
         raise ValueError("--minutes needs --data, a folder made by `cerebras-gpt pack`: its size limits the plan")
     prepare_process()
-    from cerebras_gpt.train.calibrate import plan_here
+    from cerebras_gpt.train.pilot import plan_here
 
-    return plan_here(minutes, data).plan
+    with tempfile.TemporaryDirectory() as folder:
+        return plan_here(minutes, data, Path(folder) / "pilot").plan
 
 
 @app.command(epilog="Example: cerebras-gpt pretrain plan.json --data data/ --out runs/mine peak_lr=0.004 seed=1")

@@ -7,15 +7,21 @@ from typing import NamedTuple
 
 from cerebras_gpt.plan.laws import ParametricLaw, effective_tokens
 from cerebras_gpt.plan.plan import Plan, Prediction
-from cerebras_gpt.plan.sizes import WIDTHS, mup, small_architecture
+from cerebras_gpt.plan.sizes import MUP_PEAK_LR, WIDTHS, mup, small_architecture
 
 SEQ_LEN = 256
 BATCH_SIZE = 8
 """2,048 tokens a step: a run of minutes needs many steps more than large ones."""
-PEAK_LR = 1.2e-2
-START_WIDTH = 128
 WARMUP_FRACTION = 0.05
 """Of all steps; the published 375M tokens of warm-up are more than a run of minutes sees."""
+START_WIDTH = 192
+PILOT_FRACTION = 0.05
+"""Of all steps; how long the pilot is."""
+FEWEST_PILOT_STEPS = 40
+
+SMALL_RUNS = ParametricLaw(E=0.6, A=3.0, alpha=0.12, B=20.0, beta=0.24, band=0.1)
+"""Bits per byte of runs of minutes on the built-in corpora, fitted by benchmarks/small_runs.py; its band is how far
+predictions from a pilot were off there. A corpus of its own difficulty scales the law, and the pilot measures that."""
 
 
 class Text(NamedTuple):
@@ -27,8 +33,6 @@ class Text(NamedTuple):
     n_bytes: int
     """Of the train split."""
 
-
-SMALL_RUNS = ParametricLaw(E=0.6, A=3.0, alpha=0.12, B=20.0, beta=0.24, band=0.1)
 
 Speed = Callable[[Plan], float]
 """Tokens a second of a plan on this machine."""
@@ -44,61 +48,74 @@ def vocabulary_for(n_bytes: int) -> int:
 
 
 def small_plan(d_model: int, text: Text, steps: int) -> Plan:
-    """The muP recipe of the small sizes at one width."""
+    """The muP recipe at one small width: the published learning rate, init std and embedding scale, transferred."""
     architecture = small_architecture(d_model, text.vocab_size, min(SEQ_LEN, max(16, text.n_tokens // 64)))
+    steps = max(2, steps)
     return Plan(
         name=f"{architecture.n_parameters / 1e6:.2g}M",
         architecture=architecture,
         parametrization=mup(architecture),
         batch_size=BATCH_SIZE,
-        steps=max(2, steps),
+        steps=steps,
         warmup_steps=max(1, round(WARMUP_FRACTION * steps)),
-        peak_lr=PEAK_LR,
+        peak_lr=MUP_PEAK_LR,
     )
 
 
-def plan_for_minutes(minutes: float, text: Text, speed: Speed) -> Plan:
-    """The small size whose predicted loss after so many minutes is least, with the steps that fit into them.
+def steps_in(minutes: float, plan: Plan, tokens_per_second: float) -> int:
+    """Steps of the plan that fit into so many minutes."""
+    return max(2, int(60 * minutes * tokens_per_second / plan.tokens_per_step))
+
+
+def size_for(minutes: float, text: Text, speed: Speed) -> int:
+    """The width whose predicted loss after so many minutes is least.
 
     Climbs from one width to a better neighbour, measuring each size that it looks at: the loss falls and then rises
     with the width, because a wider model sees fewer tokens in the same time.
     """
-    steps_by_width: dict[int, int] = {}
+    losses: dict[int, float] = {}
 
     def loss(index: int) -> float:
-        d_model = WIDTHS[index]
-        if d_model not in steps_by_width:
-            candidate = small_plan(d_model, text, 1)
-            steps_by_width[d_model] = int(60 * minutes * speed(candidate) / candidate.tokens_per_step)
-        return expected(small_plan(d_model, text, steps_by_width[d_model]), text)
+        if index not in losses:
+            candidate = small_plan(WIDTHS[index], text, 2)
+            steps = steps_in(minutes, candidate, speed(candidate))
+            losses[index] = law_loss(small_plan(WIDTHS[index], text, steps), text)
+        return losses[index]
 
     best = WIDTHS.index(START_WIDTH)
     while (near := min(range(max(0, best - 1), min(len(WIDTHS), best + 2)), key=loss)) != best:
         best = near
-    d_model = WIDTHS[best]
-    plan = small_plan(d_model, text, steps_by_width[d_model])
-    return replace(plan, prediction=predict(plan, text), reasons=reasons(plan, text, minutes))
+    return WIDTHS[best]
 
 
-def expected(plan: Plan, text: Text) -> float:
-    """Loss by the law of small runs, repeated text counted for less than new text."""
+def law_loss(plan: Plan, text: Text) -> float:
+    """Bits per byte by the law of small runs, repeated text counted for less than new text."""
     return SMALL_RUNS.loss(plan.architecture.n_parameters, effective_tokens(plan.tokens, text.n_tokens))
 
 
-def predict(plan: Plan, text: Text) -> Prediction:
-    """The band in which the held-out loss of the plan should end."""
-    tokens = effective_tokens(plan.tokens, text.n_tokens)
-    low, high = SMALL_RUNS.interval(plan.architecture.n_parameters, tokens)
-    return Prediction("law of small runs", expected(plan, text), low, high)
+def pilot_of(plan: Plan) -> Plan:
+    """A short run of the same model with a whole schedule of its own."""
+    steps = max(FEWEST_PILOT_STEPS, round(PILOT_FRACTION * plan.steps))
+    warmup = max(1, round(WARMUP_FRACTION * steps))
+    return replace(plan, name=f"{plan.name} pilot", steps=steps, warmup_steps=warmup, evaluations=1, saves=1)
 
 
-def reasons(plan: Plan, text: Text, minutes: float) -> tuple[str, ...]:
+def predicted(plan: Plan, pilot: Plan, pilot_bits: float, text: Text, minutes: float) -> Plan:
+    """The plan with the loss to expect: the pilot's, times what the law says that the longer run gains."""
+    expected = pilot_bits * law_loss(plan, text) / law_loss(pilot, text)
+    low, high = expected / (1 + SMALL_RUNS.band), expected * (1 + SMALL_RUNS.band)
+    prediction = Prediction("law of small runs from a pilot", expected, low, high)
+    return replace(plan, prediction=prediction, reasons=reasons(plan, pilot, pilot_bits, text, minutes))
+
+
+def reasons(plan: Plan, pilot: Plan, pilot_bits: float, text: Text, minutes: float) -> tuple[str, ...]:
     """Why each figure is what it is."""
     shape = plan.architecture
     return (
-        f"size: least predicted loss after {minutes:g} minutes at the speed measured here",
+        f"size: of the widths measured here, the least loss after {minutes:g} minutes by the law of small runs",
         f"depth and heads: {shape.n_layers} layers and heads of {shape.d_head} follow from width {shape.d_model}",
-        f"vocabulary: {text.vocab_size:,} for {text.n_bytes / 1e6:.1f} MB of text",
-        f"text: {plan.tokens / text.n_tokens:.2f} epochs of {text.n_tokens:,} tokens",
-        "learning rate, init std and embedding scale: muP, tuned on a small proxy",
+        f"vocabulary: {text.vocab_size:,}, near the square root of {text.n_bytes / 1e6:.1f} MB of text",
+        f"tokens: {plan.tokens / text.n_tokens:.2f} epochs of {text.n_tokens:,}, as many as fit into the time",
+        "learning rate, init std, embedding scale: published muP values (Dey et al. 2023), transferred over the width",
+        f"prediction: {pilot_bits:.3f} bits per byte after a pilot of {pilot.tokens:,} tokens, carried on by the law",
     )

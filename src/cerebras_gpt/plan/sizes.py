@@ -1,6 +1,5 @@
 """The published family and its continuation to small sizes: shapes, recipes and parametrizations."""
 
-import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -100,18 +99,20 @@ def architecture(name: str, vocab_size: int = PUBLISHED_VOCAB_SIZE, seq_len: int
     return Architecture(size.d_model, size.n_layers, size.n_heads, vocab_size, seq_len)
 
 
-WIDTHS = (*range(32, 256, 32), *range(256, 769, 64))
+WIDTHS = (64, 96, 128, 160, *range(192, 769, 64))
 """Widths of the small sizes; the last is that of 111M."""
+
+ASPECT_RATIO = 80
+"""d_model per layer, which the published shapes keep close to (model card of the release)."""
 
 
 def small_architecture(d_model: int, vocab_size: int, seq_len: int) -> Architecture:
-    """A shape below 111M: 0.36 sqrt(d_model) layers, heads of 64 from width 256 on and of 32 below.
+    """A shape below 111M: the family's aspect ratio, at least two layers, heads of 64 where they fit and else of 32.
 
-    The aspect ratio d_model / n_layers of the family is near 80 at 111M and must fall towards small widths, or they
-    would have one layer. The square root gives 77 at 768, 43 at 256 and 32 at 128: 10, 6 and 4 layers, and so it
-    meets the family in 111M itself.
+    At width 768 this is 111M itself. At small widths a deeper model costs time and hardly gains: at width 192 two
+    layers reached the loss of three in two thirds of the time (benchmarks/small_runs.py --layers).
     """
     if d_model < 32 or d_model % 32:
         raise ValueError(f"d_model {d_model} is not a multiple of 32; choose one of {', '.join(map(str, WIDTHS))}")
-    d_head = 64 if d_model >= 256 and d_model % 64 == 0 else 32
-    return Architecture(d_model, round(0.36 * math.sqrt(d_model)), d_model // d_head, vocab_size, seq_len)
+    d_head = 64 if d_model % 64 == 0 else 32
+    return Architecture(d_model, max(2, round(d_model / ASPECT_RATIO)), d_model // d_head, vocab_size, seq_len)

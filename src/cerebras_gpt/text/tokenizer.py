@@ -176,6 +176,17 @@ def _with_end_of_text(backend: tokenizers.Tokenizer) -> Tokenizer:
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE of exactly `vocab_size` ids: the 256 bytes, the learned merges, the end of text last."""
+    made = train_tokenizer_up_to(texts, vocab_size)
+    if made.vocab_size < vocab_size:
+        raise ValueError(
+            f"vocabulary of {vocab_size} is larger than the text can give ({made.vocab_size}); "
+            f"use --vocab-size {made.vocab_size} or less"
+        )
+    return made
+
+
+def train_tokenizer_up_to(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """The same with at most `vocab_size` ids: fewer where the text has too little to merge."""
     if vocab_size < SMALLEST_VOCABULARY:
         raise ValueError(f"vocabulary of {vocab_size} is too small for every byte; use {SMALLEST_VOCABULARY} or more")
     backend = _byte_level(models.BPE())
@@ -183,12 +194,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         vocab_size=vocab_size - 1, initial_alphabet=list(byte_letters().values()), show_progress=False
     )
     backend.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
-    possible = backend.get_vocab_size() + 1
-    if possible < vocab_size:
-        raise ValueError(
-            f"vocabulary of {vocab_size} is larger than the text can give ({possible}); "
-            f"use --vocab-size {possible} or less"
-        )
     return _with_end_of_text(backend)
 
 

@@ -5,17 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from cerebras_gpt import config
 from cerebras_gpt.data.batches import Batch
-from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import World
 from cerebras_gpt.files import replace_text
 from cerebras_gpt.model.gpt import GPT, initialize
-from cerebras_gpt.plan.budget import Text, plan_for_minutes
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.train.execution import DTYPES, Execution, gradients
 from cerebras_gpt.train.optim import optimizer
@@ -117,18 +114,3 @@ def keep(calibration: Calibration, run: Path) -> None:
     """Writes the calibration into the run folder."""
     run.mkdir(parents=True, exist_ok=True)
     replace_text(run / FILE, json.dumps(config.to_mapping(calibration), indent=2) + "\n")
-
-
-class Planned(NamedTuple):
-    """A plan, and the measurement that it rests on."""
-
-    plan: Plan
-    calibration: Calibration
-
-
-def plan_here(minutes: float, data: Path) -> Planned:
-    """The plan for so many minutes of training on this machine, measured now, for the text of a pack."""
-    train = Shards.open(data, "train", verify=False)
-    text = Text(train.vocab_size, train.n_tokens, train.n_bytes)
-    plan = plan_for_minutes(minutes, text, lambda candidate: fastest(candidate, Stopwatch(0.5)).tokens_per_second)
-    return Planned(plan, fastest(plan, Stopwatch(2.0)))

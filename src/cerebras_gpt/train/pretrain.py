@@ -2,26 +2,35 @@
 
 import json
 import platform
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
+from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import HeldOutWindows, PackedBatches
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import StopFlag, World
 from cerebras_gpt.files import replace_text
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import matmul_flops_per_token
+from cerebras_gpt.plan.memory import checkpoint_bytes
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.held_out import held_out_loss
 from cerebras_gpt.train.trainer import Hook, Trainer
 
+KEPT_AT_ONCE = checkpoint.KEPT + 1
+"""The checkpoint being written is there beside those that are kept."""
+
 QUICK_TOKENS = 2**15
 """Most held-out tokens scored at a time during training; the last score is on all of them."""
+
+WHOLE_TOKENS = 2**18
+"""Most held-out tokens scored at the end: 1 MB of text, which fixes the loss to a few tenths of a percent."""
 
 SCORED_SHARE = 0.1
 """Tokens scored on the way, all evaluations together, per token trained on; scoring costs a third of training."""
@@ -42,7 +51,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
         begin(plan, train, run)
     n_quick = max(seq_len + 1, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
     quick = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, n_quick)
-    whole = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size)
+    whole = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, WHOLE_TOKENS)
 
     def score(trainer: Trainer) -> None:
         at_end = trainer.step == plan.steps
@@ -82,6 +91,13 @@ def check(plan: Plan, train: Shards, run: Path) -> None:
         )
     if not 0 < plan.warmup_steps < plan.steps:
         raise ValueError(f"warmup_steps is {plan.warmup_steps}; it must lie between 0 and steps ({plan.steps})")
+    space = KEPT_AT_ONCE * checkpoint_bytes(plan.architecture)
+    free = shutil.disk_usage(next(path for path in (run, *run.absolute().parents) if path.exists())).free
+    if free < space:
+        raise ValueError(
+            f"no space: checkpoints of this plan need {space / 1e9:.2g} GB, {free / 1e9:.2g} GB are free at {run}; "
+            "free some, or give another --out"
+        )
     before = run / "plan.json"
     if before.exists() and before.read_text("utf-8") != plan.to_json():
         raise ValueError(f"{run} holds a run of another plan; give another --out, or the plan in {before}")

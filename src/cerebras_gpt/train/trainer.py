@@ -144,7 +144,9 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint, of sound weights only; other processes have nothing of their own to save."""
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
-            raise DivergedError(f"step {self.step}: a weight is no longer finite; lower peak_lr ({self.plan.peak_lr:g})")
+            raise DivergedError(
+                f"step {self.step}: a weight is no longer finite; lower peak_lr ({self.plan.peak_lr:g})"
+            )
         if self.world.is_main:
             state = json.dumps({"step": self.step, "seconds": self.seconds})
             texts = {"plan.json": self.plan.to_json(), "trainer.json": state}
