@@ -22,24 +22,24 @@ SHAPES = [(8, 2, 256, 64), (8, 4, 256, 64), (4, 12, 512, 64), (1, 12, 2048, 64)]
 REPEATS = 15
 
 
-def milliseconds(attention, inputs, d_y):
+def milliseconds(attention, qkv, d_y):
     started = time.perf_counter()
-    attention(*inputs).backward(d_y)
+    attention(qkv).backward(d_y)
     return 1e3 * (time.perf_counter() - started)
 
 
 def compare(shape):
-    *inputs, d_y = (torch.randn(shape, dtype=torch.bfloat16) for _ in range(4))
-    inputs = [x.requires_grad_() for x in inputs]
+    qkv = torch.randn((3, *shape), dtype=torch.bfloat16).requires_grad_()
+    d_y = torch.randn(shape, dtype=torch.bfloat16)
     scale = shape[-1] ** -0.5
     both = {
-        "ours": lambda q, k, v: causal_attention(q, k, v, scale),
-        "torch": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale),
+        "ours": lambda qkv: causal_attention(qkv, scale),
+        "torch": lambda qkv: F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=True, scale=scale),
     }
     spent = {name: [] for name in both}
     for _ in range(REPEATS):
         for name, attention in both.items():
-            spent[name].append(milliseconds(attention, inputs, d_y))
+            spent[name].append(milliseconds(attention, qkv, d_y))
     return {name: statistics.median(times[2:]) for name, times in spent.items()}
 
 

@@ -48,8 +48,8 @@ def plain_step(plan, model, ids):
     import torch
     from torch.nn import functional as F
 
-    def attention(q, k, v, scale):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    def attention(qkv, scale):
+        return F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=True, scale=scale)
 
     from cerebras_gpt.model import gpt
 

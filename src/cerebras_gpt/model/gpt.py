@@ -85,10 +85,11 @@ class Attention(nn.Module):
         """Mixes each position with its past: (B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
         heads = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads)
-        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, H, T, D)
+        qkv = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
         if cache is None:
-            y = causal_attention(q, k, v, self.scale)
+            y = causal_attention(qkv, self.scale)
         else:
+            q, k, v = qkv.unbind(0)
             k, v, mask = cache.append(k, v)  # (B, H, S + T, D)
             causal = mask is None and T > 1
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale)

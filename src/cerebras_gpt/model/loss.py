@@ -73,15 +73,17 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 def _loss_and_gradient(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     """Summed nats, and softmax minus one-hot in the dtype of the logits: (N, padded V), (N,) -> (), (N, padded V)."""
-    padded = logits.shape[1]
     valid = targets != IGNORED
     index = targets.clamp_min(0)[:, None]  # (N, 1)
+    padding = logits.shape[1] - vocab_size
     logits = logits[:, :vocab_size]
-    p = torch.softmax(logits, -1, dtype=exact_dtype(logits))  # (N, V)
+    p = torch.softmax(logits, -1)  # (N, V)
     # log of the softmax's denominator, from its largest term: torch's softmax is five times faster than logsumexp.
-    normalizer = logits.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # (N, 1)
+    exact = exact_dtype(logits)
+    largest = p.amax(-1, keepdim=True).to(exact)  # (N, 1)
+    normalizer = logits.amax(-1, keepdim=True) - largest.log()  # (N, 1)
     nats = ((normalizer - logits.gather(1, index)) * valid[:, None]).sum()
     p.scatter_add_(1, index, p.new_full((1, 1), -1.0).expand_as(index))
     if not valid.all():
         p *= valid[:, None]
-    return nats, F.pad(p.to(logits.dtype), (0, padded - vocab_size))
+    return nats, F.pad(p, (0, padding)) if padding else p
