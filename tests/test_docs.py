@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cerebras_gpt.cli import app
+from cerebras_gpt.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cerebras_gpt.cli import app
+from cerebras_gpt.cli.app import app
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.parametrization import Parametrization
 from cerebras_gpt.plan.plan import Plan, Prediction

@@ -110,14 +110,14 @@ def wait_for_step(run, process):
 
 
 def test_kill_nine_at_five_random_moments_loses_and_alters_nothing(tmp_path, tiny, data):
-    plan = replace(tiny, steps=400, saves=40, evaluations=4)
+    plan = replace(tiny, steps=250, saves=25, evaluations=4)
     train(plan, data, tmp_path / "whole")
     draw = random.Random(7)
     run = tmp_path / "killed"
     for _ in range(5):
         process = start(plan, data, run, tmp_path)
         wait_for_step(run, process)
-        time.sleep(draw.uniform(0.0, 0.8))
+        time.sleep(draw.uniform(0.0, 0.5))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert start(plan, data, run, tmp_path).wait() == 0
@@ -216,6 +216,6 @@ def test_two_processes_train_like_one(tmp_path, tiny, data):
     (tmp_path / "script.py").write_text(script)
     arguments = [sys.executable, *command, "plan.json", str(data), str(tmp_path / "two")]
     subprocess.run(arguments, cwd=tmp_path, check=True, timeout=200)
-    one, two = (checkpoint.load_model(checkpoint.resolve(tmp_path / name)) for name in ("one", "two"))
-    for ours, theirs in zip(one.parameters(), two.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(figures(tmp_path / "one"), figures(tmp_path / "two"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours.get("grad_norm", 0) == pytest.approx(theirs.get("grad_norm", 0), rel=1e-3)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.model.attention import BLOCK
 
 FLOAT32 = 4
 
@@ -25,31 +26,33 @@ def training_memory(architecture: Architecture, micro_batch_size: int, compute_b
     """Bytes on one device that trains on micro_batch_size sequences at a time and holds the whole optimizer.
 
     Weights, gradients and the two moments of Adam are float32; a narrower computation keeps its own copy of the
-    weights for the step. See `activation_bytes` for the rest.
+    weights for the step, and the head's part of the table's gradient is formed before the rest of it. See
+    `activation_bytes` for what the forward pass leaves.
     """
     n_parameters = architecture.n_parameters
     copy = compute_bytes if compute_bytes < FLOAT32 else 0
+    table = architecture.vocab_size * architecture.d_model
     return Memory(
         weights=n_parameters * (FLOAT32 + copy),
-        gradients=n_parameters * FLOAT32,
+        gradients=(n_parameters + table) * FLOAT32,
         optimizer=n_parameters * 2 * FLOAT32,
         activations=activation_bytes(architecture, micro_batch_size, compute_bytes),
     )
 
 
 def activation_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
-    """Bytes that the backward pass of micro_batch_size full sequences needs from the forward pass.
+    """Bytes that the backward pass of micro_batch_size full sequences needs from the forward pass, on a CPU.
 
-    Per token and layer: the residual stream before either norm in float32; in the computing type the norms' outputs,
-    q, k, v, the attention's output, and the feed-forward layer before and after its activation: 8 d + c (6 d + 2 f).
-    Attention weights are recomputed, so nothing grows with the square of the length. Around the layers: the final
-    norm's input and output, and all logits in float32; a loss that forms them in chunks keeps less. (After
-    Korthikanti et al. 2022, section 4, without dropout.)
+    Per token and layer, all in the computing type: the residual stream before either norm, the norms' outputs, q, k,
+    v, the attention's output, and the feed-forward layer before and after its activation: c (8 d + 2 f); and the
+    attention weights of the blocks that a query may see, c h (T + block) / 2 (none where a fused kernel recomputes
+    them, as on a GPU). After the layers: the final norm's input and the gradient of its output; logits are formed in
+    chunks and never kept. (After Korthikanti et al. 2022, section 4, without dropout.)
     """
-    d, f, c = architecture.d_model, architecture.d_ffn, compute_bytes
-    layer = 2 * FLOAT32 * d + c * (6 * d + 2 * f)
-    ends = (FLOAT32 + c) * d + FLOAT32 * architecture.vocab_size
-    return micro_batch_size * architecture.seq_len * (architecture.n_layers * layer + ends)
+    d, f, c, T = architecture.d_model, architecture.d_ffn, compute_bytes, architecture.seq_len
+    seen = T * T if T < BLOCK else T * (T + BLOCK) // 2  # query-key pairs of a head
+    layer = T * c * (8 * d + 2 * f) + c * architecture.n_heads * seen
+    return micro_batch_size * (architecture.n_layers * layer + T * 2 * c * d)
 
 
 def checkpoint_bytes(architecture: Architecture) -> int:
