@@ -71,8 +71,8 @@ def test_another_vocabulary_and_length_keep_batch_and_ratio():
 @pytest.mark.parametrize(
     ("name", "family", "message"),
     [
-        ("112M", "sp", "unknown sp size '112M'; did you mean '111M'"),
-        ("13B", "mup", "unknown mup size '13B'; did you mean '1.3B'. allowed: 111M, 256M, 590M, 1.3B, 2.7B$"),
+        ("112M", "sp", "unknown size '112M'; did you mean '111M'"),
+        ("13B", "mup", "unknown size '13B'; did you mean '1.3B'. allowed: 111M, 256M, 590M, 1.3B, 2.7B$"),
         ("111M", "nup", "unknown family 'nup'; did you mean 'mup'"),
     ],
 )

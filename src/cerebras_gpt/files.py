@@ -1,5 +1,6 @@
 """Files that survive a crash: synced contents, synced names, and replacement in one step."""
 
+import json
 import os
 from pathlib import Path
 
@@ -32,3 +33,14 @@ def replace_text(path: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The object in a JSON file; raises ValueError naming a file that is damaged."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged; restore it, or delete its folder and begin again")
+    return found

@@ -6,6 +6,7 @@ Every stage leaves its result in the run folder and is skipped when it is there,
 import json
 import math
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from cerebras_gpt.data.held_out import split_documents
 from cerebras_gpt.data.shards import Shards, pack
 from cerebras_gpt.distributed import World
 from cerebras_gpt.evaluate.baselines import measure_baselines
-from cerebras_gpt.files import replace_text
+from cerebras_gpt.files import read_json, replace_text
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.plan.budget import vocabulary_for
@@ -27,7 +28,7 @@ from cerebras_gpt.plan.plan import Plan, describe
 from cerebras_gpt.report.page import write_report
 from cerebras_gpt.text.tokenizer import train_tokenizer_up_to
 from cerebras_gpt.train.calibrate import keep
-from cerebras_gpt.train.pilot import plan_here
+from cerebras_gpt.train.pilot import held_out_bits, plan_here
 from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.trainer import Hook, Trainer
 
@@ -89,7 +90,7 @@ class Quickstart:
         if not 0 < self.minutes < math.inf:
             raise ValueError(f"--minutes {self.minutes:g} is not a time; give a positive number such as 5")
         file = self.out / "quickstart.json"
-        before = json.loads(file.read_text("utf-8")) if file.exists() else self.settings
+        before = read_json(file) if file.exists() else self.settings
         for name, value in self.settings.items():
             if before.get(name) != value:
                 raise ValueError(
@@ -134,6 +135,8 @@ class Quickstart:
         tokenizer = train_tokenizer_up_to(parts, vocabulary_for(n_bytes))
         self.out.mkdir(parents=True, exist_ok=True)
         replace_text(self.out / "quickstart.json", json.dumps(self.settings) + "\n")
+        for left in self.out.glob(f".{self.pack.name}.*"):  # of a pack that was killed
+            shutil.rmtree(left)
         pack(documents, tokenizer, self.pack, VAL_FRACTION, accounting)
 
     def make_baselines(self) -> None:
@@ -143,7 +146,7 @@ class Quickstart:
         if not file.exists():
             train, held_out = (Shards.open(self.pack, split, verify=False) for split in ("train", "val"))
             replace_text(file, json.dumps(measure_baselines(train.text(), held_out.text())))
-        for name, bits in json.loads(file.read_text("utf-8")).items():
+        for name, bits in read_json(file).items():
             self.screen.say(f"{name}: {bits:.3f} bits per byte")
 
     def make_plan(self) -> Plan:
@@ -151,6 +154,7 @@ class Quickstart:
         self.screen.stage(3, "plan")
         file = self.out / "plan.json"
         if not file.exists():
+            self.screen.say("measuring a few sizes on this machine, then training a pilot on the text")
             planned = plan_here(self.minutes, self.pack, self.out / "pilot")
             keep(planned.calibration, self.out)
             replace_text(file, planned.plan.to_json())
@@ -177,6 +181,14 @@ class Quickstart:
         start = Shards.open(self.pack, "val", verify=False).text(1000).decode("utf-8", "ignore")
         return " ".join(start.split()[:PROMPT_WORDS])
 
+    def verdict(self, plan: Plan) -> str:
+        """How the result compares with what the plan predicted, in words."""
+        if plan.prediction is None:
+            return ""
+        low, high = plan.prediction.low, plan.prediction.high
+        where = "inside" if low <= held_out_bits(self.out) <= high else "outside"
+        return f", {where} the predicted {low:.3f} to {high:.3f}"
+
     def finish(self, trainer: Trainer) -> None:
         """Stage 5: the report, a sample, and what to do next."""
         self.screen.stage(5, "result")
@@ -184,11 +196,11 @@ class Quickstart:
         rows = record.read_metrics(self.out / "metrics.jsonl")
         held_out = [row for row in rows if row["kind"] == "held_out"][-1]
         spoken = [row for row in rows if row["kind"] == "sample"][-1]
-        self.screen.say(f"held-out text: {held_out['bits_per_byte']:.3f} bits per byte")
+        self.screen.say(f"held-out text: {held_out['bits_per_byte']:.3f} bits per byte{self.verdict(trainer.plan)}")
         print(f"{spoken['prompt']}{spoken['text']}\n")
         self.screen.say(f"report:  {page}")
         for command in (
-            f'cerebras-gpt generate {self.out} --prompt "{spoken["prompt"]}" --top-k 50 --seed 1',
+            f"cerebras-gpt generate {self.out} --prompt {shlex.quote(str(spoken['prompt']))} --top-k 50 --seed 1",
             f"cerebras-gpt evaluate {self.out} --text FILE",
             f"cerebras-gpt quickstart --minutes {self.minutes * 4:g} {self.source} --out {self.out}-longer",
         ):

@@ -137,7 +137,7 @@ def published_plan(
     if recipes is None:
         raise ValueError(config.unknown("family", family, sizes.FAMILIES))
     if name not in recipes:
-        raise ValueError(config.unknown(f"{family} size", name, recipes))
+        raise ValueError(config.unknown("size", name, recipes))
     size, recipe = sizes.SIZES[name], recipes[name]
     architecture = sizes.architecture(name, vocab_size, seq_len)
     batch_size = max(1, size.batch_size * sizes.PUBLISHED_SEQ_LEN // seq_len)

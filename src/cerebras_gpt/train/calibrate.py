@@ -11,7 +11,7 @@ import torch
 from cerebras_gpt import config
 from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World
-from cerebras_gpt.files import replace_text
+from cerebras_gpt.files import read_json, replace_text
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.train.execution import DTYPES, Execution, gradients
@@ -104,7 +104,7 @@ def calibrated(plan: Plan, run: Path, stopwatch: Stopwatch) -> Calibration:
     """The calibration that a run began with, so that it goes on to the same bits; measured and kept the first time."""
     file = run / FILE
     if file.exists():
-        return config.from_mapping(Calibration, json.loads(file.read_text("utf-8")))
+        return config.from_mapping(Calibration, read_json(file))
     found = fastest(plan, stopwatch)
     keep(found, run)
     return found

@@ -13,7 +13,7 @@ from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import HeldOutWindows, PackedBatches
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import StopFlag, World
-from cerebras_gpt.files import replace_text
+from cerebras_gpt.files import read_json, replace_text
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.memory import checkpoint_bytes
@@ -102,7 +102,7 @@ def check(plan: Plan, train: Shards, run: Path) -> None:
     if before.exists() and before.read_text("utf-8") != plan.to_json():
         raise ValueError(f"{run} holds a run of another plan; give another --out, or the plan in {before}")
     data = run / "data.json"
-    if data.exists() and json.loads(data.read_text("utf-8"))["fingerprint"] != train.fingerprint:
+    if data.exists() and read_json(data).get("fingerprint") != train.fingerprint:
         raise ValueError(f"{run} was started on other data; give another --out, or the data it began with")
 
 

@@ -14,6 +14,7 @@ from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World
 from cerebras_gpt.errors import DIVERGED, STOPPED
+from cerebras_gpt.files import read_json
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import Metrics, Steps
@@ -163,7 +164,7 @@ class Trainer:
         if path is not None:
             checkpoint.load_tensors(path / "model.safetensors", weights(self.model))
             checkpoint.load_tensors(path / "optimizer.safetensors", state_tensors(self.adamw, self.model))
-            state = json.loads((path / "trainer.json").read_text("utf-8"))
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            state = read_json(path / "trainer.json")
+            self.step, self.seconds = int(str(state["step"])), float(str(state["seconds"]))
         if self.world.is_main:
             self.metrics.cut(self.step)
