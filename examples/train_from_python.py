@@ -15,7 +15,7 @@ from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.plan.budget import Text, small_plan, vocabulary_for
 from cerebras_gpt.plan.plan import Plan, describe, overridden
-from cerebras_gpt.text.tokenizer import train_tokenizer
+from cerebras_gpt.text.tokenizer import train_tokenizer_up_to
 from cerebras_gpt.train.pretrain import pretrain
 
 VAL_FRACTION = 0.05
@@ -26,7 +26,7 @@ def make_pack(source: str, out: Path) -> Shards:
     accounting = Accounting()
     documents = list(read_documents([source], accounting))
     parts = [part.text for part in split_documents(documents, VAL_FRACTION).parts if part.split == "train"]
-    tokenizer = train_tokenizer(parts, vocabulary_for(sum(len(text.encode()) for text in parts)))
+    tokenizer = train_tokenizer_up_to(parts, vocabulary_for(sum(len(text.encode()) for text in parts)))
     pack(documents, tokenizer, out, VAL_FRACTION, accounting)
     return Shards.open(out, "train")
 

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import typer
 
+import cerebras_gpt
+from cerebras_gpt import errors
 from cerebras_gpt.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "examples").glob("*.md")])
 WALK = ("text", "data", "model", "plan", "train", "checkpoint", "generate", "judgement")
-COMMANDS = typer.main.get_command(app).commands
-EXIT_CODES = {"DONE": 0, "OURS": 1, "MISTAKE": 2, "STOPPED": 3, "DIVERGED": 4}
+PROGRAM = typer.main.get_command(app)
+COMMANDS = PROGRAM.commands
+EXIT_CODES = {"DONE": 0, "OURS": 1, "MISTAKE": 2, "STOPPED": 3, "DIVERGED": 4, "READER_GONE": 141}
 
 
 def each(names, key=lambda path: path.relative_to(ROOT).as_posix()):
@@ -67,10 +70,19 @@ def test_every_option_is_described_with_its_default(verb):
 
 
 def test_exit_codes_are_those_of_the_command_line():
-    from cerebras_gpt import cli
+    rows = re.findall(r"^\| (\d+) \| ", read(DOCS / "cli.md"), re.MULTILINE)
+    assert [int(code) for code in rows] == [getattr(errors, name) for name in EXIT_CODES] == list(EXIT_CODES.values())
 
-    rows = re.findall(r"^\| (\d) \| ", read(DOCS / "cli.md"), re.MULTILINE)
-    assert [int(code) for code in rows] == [getattr(cli, name) for name in EXIT_CODES] == list(EXIT_CODES.values())
+
+def test_options_before_the_verb_are_described():
+    described = re.findall(r"`(--[\w-]+)`", read(DOCS / "cli.md").partition("\n## ")[0])
+    assert sorted(described) == sorted(p.opts[0] for p in PROGRAM.params if p.name != "help")
+
+
+def test_the_public_names_are_listed():
+    section = read(DOCS / "index.md").partition("## As a library\n")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", section)) - {"cerebras_gpt"}
+    assert listed == {name for name in cerebras_gpt.__all__ if not name.startswith("_")}
 
 
 @each(PAGES)
