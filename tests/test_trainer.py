@@ -3,11 +3,13 @@
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -194,6 +196,30 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_never_saved(tmp_path, tin
     with pytest.raises(DivergedError, match=r"step 8.*lower peak_lr"):
         train(tiny, data, tmp_path, hooks=[Hook(1, poison)])
     assert checkpoint.resolve(tmp_path).name == "step_00000005"
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path, tiny, data):
+    def poison(trainer):
+        if trainer.step == 10:
+            trainer.model.norm.weight.data[0] = float("inf")
+
+    with pytest.raises(DivergedError, match="step 10: a weight is no longer finite"):
+        train(tiny, data, tmp_path, hooks=[Hook(1, poison)])
+    assert checkpoint.resolve(tmp_path).name == "step_00000005"
+
+
+def test_a_run_that_saves_every_step_can_be_stopped_too(tmp_path, tiny, data):
+    plan = replace(tiny, steps=6, warmup_steps=1, saves=6)
+    stop = Hook(1, lambda trainer: os.kill(os.getpid(), signal.SIGTERM) if trainer.step == 2 else None)
+    with pytest.raises(StoppedError, match="saved at step 2"):
+        train(plan, data, tmp_path, hooks=[stop])
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_refused_before_training(tmp_path, tiny, data, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(ValueError, match=r"no space: checkpoints .* are free at .*run; free some"):
+        pretrain(tiny, data, tmp_path / "run", World())
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_does_not_belong_together_is_refused_before_anything_is_written(tmp_path, tiny, data, reference):

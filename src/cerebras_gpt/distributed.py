@@ -36,6 +36,19 @@ class World:
             for tensor in tensors:
                 torch_distributed.all_reduce(tensor)
 
+    def any(self, here: bool) -> bool:
+        """Whether it is true in at least one process; all of them must ask."""
+        if self.size == 1:
+            return here
+        device = "cuda" if torch_distributed.get_backend() == "nccl" else "cpu"
+        flag = torch.tensor(float(here), device=device)
+        self.sum_([flag])
+        return flag.item() > 0
+
+    def wait(self) -> None:
+        """Goes on when every process has come here."""
+        self.any(False)
+
 
 def join() -> World:
     """The world that `torchrun` describes in the environment, or a world of one."""

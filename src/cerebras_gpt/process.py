@@ -27,7 +27,7 @@ def keep_memory() -> None:
 def bind_threads() -> None:
     """Gives each OpenMP thread a core of its own; only counts before torch is imported.
 
-    Otherwise all threads of some processes share one core for their whole life, two to three times slower. A process
+    Otherwise all threads of some processes share one core for their whole life, and take turns on it. A process
     that was told its number of threads is one of several (torchrun tells each): bound, all would share the first core.
     """
     if "OMP_NUM_THREADS" not in os.environ:

@@ -152,8 +152,10 @@ def pretrain(
     from cerebras_gpt.train.pretrain import pretrain as train
 
     made = _overridden(_plan(plan), overrides or [])
-    train(made, data, out, distributed.join())
-    print(out)
+    world = distributed.join()
+    train(made, data, out, world)
+    if world.is_main:
+        print(out)
 
 
 def _plan(name: str) -> "Plan":

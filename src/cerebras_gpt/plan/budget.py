@@ -39,12 +39,12 @@ Speed = Callable[[Plan], float]
 
 
 def vocabulary_for(n_bytes: int) -> int:
-    """The vocabulary for so much text: the power of two nearest to its square root, from 512 to 32,768.
+    """The vocabulary for so much text: the power of two nearest to twice its square root, from 512 to 32,768.
 
-    A token must occur often enough to be learned and an embedding table must stay a small part of a small model:
-    4,096 tokens for 12 MB, 32,768 for 1 GB; above that GPT-2's 50,257 are right.
+    Longer tokens carry more text through every step, but each must occur often enough to be learned, and its row of
+    the table costs time: 8,192 for 12 MB, 32,768 for 250 MB; far above that GPT-2's 50,257 are right.
     """
-    return int(min(32768, max(512, 2 ** round(math.log2(max(1, n_bytes)) / 2))))
+    return int(min(32768, max(512, 2 ** round(1 + math.log2(max(1, n_bytes)) / 2))))
 
 
 def small_plan(d_model: int, text: Text, steps: int) -> Plan:
@@ -114,7 +114,7 @@ def reasons(plan: Plan, pilot: Plan, pilot_bits: float, text: Text, minutes: flo
     return (
         f"size: of the widths measured here, the least loss after {minutes:g} minutes by the law of small runs",
         f"depth and heads: {shape.n_layers} layers and heads of {shape.d_head} follow from width {shape.d_model}",
-        f"vocabulary: {text.vocab_size:,}, near the square root of {text.n_bytes / 1e6:.1f} MB of text",
+        f"vocabulary: {text.vocab_size:,}, near twice the square root of {text.n_bytes / 1e6:.1f} MB of text",
         f"tokens: {plan.tokens / text.n_tokens:.2f} epochs of {text.n_tokens:,}, as many as fit into the time",
         "learning rate, init std, embedding scale: published muP values (Dey et al. 2023), transferred over the width",
         f"prediction: {pilot_bits:.3f} bits per byte after a pilot of {pilot.tokens:,} tokens, carried on by the law",

@@ -202,7 +202,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         ("warm-up", f"{plan.warmup_steps:,} steps ({plan.warmup_steps * plan.tokens_per_step:,} tokens)"),
         ("training compute", f"{training_flops(shape, plan.tokens):.3g} FLOPs (convention of Dey et al. 2023)"),
         ("memory", f"{memory.total / 1e9:.3g} GB to train one sequence at a time in 16 bits"),
-        ("checkpoint", f"{checkpoint_bytes(shape) / 1e9:.3g} GB each, {plan.saves} of them"),
+        ("checkpoint", f"{checkpoint_bytes(shape) / 1e9:.3g} GB each, {plan.saves} on the way"),
     ]
     if plan.prediction is not None:
         expected = plan.prediction

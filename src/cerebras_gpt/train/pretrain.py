@@ -27,7 +27,7 @@ KEPT_AT_ONCE = checkpoint.KEPT + 1
 """The checkpoint being written is there beside those that are kept."""
 
 QUICK_TOKENS = 2**15
-"""Most held-out tokens scored at a time during training; the last score is on all of them."""
+"""Most held-out tokens scored at a time during training; the last score is on up to WHOLE_TOKENS."""
 
 WHOLE_TOKENS = 2**18
 """Most held-out tokens scored at the end: 1 MB of text, which fixes the loss to a few tenths of a percent."""
@@ -45,10 +45,12 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     check(plan, train, run)
     seq_len = plan.architecture.seq_len
     batches = PackedBatches(train, seq_len, plan.batch_size, plan.seed)  # refuses a text that is too short
+    if world.is_main:
+        calibrated(plan, run, Stopwatch(seconds=1.0))
+        begin(plan, train, run)
+    world.wait()  # the others read what the first has measured
     calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
     execution = calibration.execution
-    if world.is_main:
-        begin(plan, train, run)
     n_quick = max(seq_len + 1, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
     quick = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, n_quick)
     whole = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, WHOLE_TOKENS)
@@ -57,7 +59,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
         at_end = trainer.step == plan.steps
         found = held_out_loss(trainer.model, whole if at_end else quick, execution)
         where = {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 3)}
-        trainer.metrics.write("held_out", **where, **found._asdict(), whole=at_end)
+        trainer.metrics.write("held_out", **where, **found._asdict(), final=at_end)
         trainer.progress.say(f"step {trainer.step}: held-out {found.bits_per_byte:.4f} bits per byte")
 
     model = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(plan.seed))

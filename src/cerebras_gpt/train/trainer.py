@@ -87,10 +87,10 @@ class Trainer:
             while self.step < self.plan.steps:
                 self.update()
                 self.call_hooks()
-                if self.step % every == 0 or self.step == self.plan.steps:
+                stopping = self.world.any(self.asked_to_stop()) and self.step < self.plan.steps
+                if stopping or self.step % every == 0 or self.step == self.plan.steps:
                     self.save()
-                elif self.asked_to_stop():
-                    self.save()
+                if stopping:
                     raise StoppedError(f"stopped and saved at step {self.step}; run the same command again to go on")
 
     def update(self) -> None:
