@@ -41,8 +41,7 @@ from cerebras_gpt.train.pretrain import pretrain  # noqa: E402
 
 GRID = (
     "sotu:128x2x100 sotu:192x2x100 sotu:256x3x100 sotu:64x2x100 wiki:128x2x100 wiki:192x2x100 "
-    "sotu:128x2x400 sotu:192x2x1200 wiki:128x2x1200 sotu:64x2x1200 sotu:256x3x500 sotu:128x2x1600 wiki:192x2x400 "
-    "wiki:128x2x400 sotu:192x2x400"
+    "sotu:128x2x400 sotu:192x2x1200 wiki:128x2x1200 sotu:64x2x1200 sotu:256x3x500 sotu:128x2x1600"
 )
 
 
@@ -105,7 +104,8 @@ def fit(runs):
         for a in (0.2, 0.5)
         for b in (0.2, 0.5)
     ]
-    bounds = ([-3, -6, 0.02, -6, 0.02] + [-1] * n_factors, [1, 3, 2, 3, 2] + [1] * n_factors)
+    # Sizes from 0.6M to 4.5M hardly differ at these token counts, so alpha is not pinned down: at most 1.
+    bounds = ([-3, -6, 0.02, -6, 0.02] + [-1] * n_factors, [1, 3, 1, 3, 2] + [1] * n_factors)
     fits = [least_squares(lambda c: law(c, runs) - measured, start, bounds=bounds) for start in starts]
     return min(fits, key=lambda found: found.cost).x
 

@@ -1,5 +1,8 @@
 """Minutes become a size: the one with the least predicted loss at the speed that was measured."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from cerebras_gpt.plan.budget import (
@@ -69,6 +72,13 @@ def test_only_the_sizes_on_the_way_are_measured():
 )
 def test_the_vocabulary_follows_the_square_root_of_the_text(n_bytes, expected):
     assert vocabulary_for(n_bytes) == expected
+
+
+def test_the_law_is_the_one_that_was_fitted():
+    newest = max((Path(__file__).parents[1] / "benchmarks" / "results").glob("*small-runs.json"))
+    found = json.loads(newest.read_text())
+    for name, value in {**found["law"], "band": found["band"]}.items():
+        assert getattr(SMALL_RUNS, name) == pytest.approx(value, rel=6e-3), name
 
 
 def test_a_small_plan_is_the_published_recipe_at_another_width():
