@@ -112,18 +112,20 @@ def test_a_text_shorter_than_one_window_is_refused():
     seq_len=st.integers(1, 20),
     stride=st.integers(1, 20),
     batch_size=st.integers(1, 7),
-    max_tokens=st.none() | st.integers(2, 120),
+    every=st.integers(1, 9),
 )
 @settings(max_examples=150, deadline=None)
-def test_held_out_windows_score_each_token_exactly_once(n_tokens, seq_len, stride, batch_size, max_tokens):
-    windows = HeldOutWindows(Counting(n_tokens), seq_len, min(stride, seq_len), batch_size, max_tokens)
+def test_held_out_windows_score_each_token_exactly_once(n_tokens, seq_len, stride, batch_size, every):
+    stride = min(stride, seq_len)
+    windows = HeldOutWindows(Counting(n_tokens), seq_len, stride, batch_size, every)
     batches = list(windows)
     ids, targets = (torch.cat([batch[field] for batch in batches]) for field in (0, 1))
     scored = targets != IGNORED
-    last = min(n_tokens, max_tokens or n_tokens) - 1
-    assert targets[scored].tolist() == list(range(1, last + 1))
+    # Window 0 predicts the first seq_len tokens, window w > 0 the stride after those; every so-manyth is there.
+    window_of = {token: max(0, -(-(token - seq_len) // stride)) for token in range(1, n_tokens)}
+    assert targets[scored].tolist() == [token for token, window in window_of.items() if window % every == 0]
     assert torch.equal(ids[scored] + 1, targets[scored])
-    assert windows.n_targets == last and len(ids) == windows.n_windows and len(batches) == len(windows)
+    assert windows.n_targets == scored.sum() and len(ids) == windows.n_windows and len(batches) == len(windows)
     assert all(len(batch.ids) == batch_size for batch in batches[:-1]) and scored.any(1).all()
 
 
@@ -147,5 +149,5 @@ def test_bytes_are_those_of_the_covered_text(tmp_path):
     pack([Document("a", "naïve words"), Document("b", "more")], TOKENIZER, tmp_path / "pack", 0)
     shards = Shards.open(tmp_path / "pack", "train")
     assert HeldOutWindows(shards, 4, 4, 2).n_bytes == shards.n_bytes == len("naïve wordsmore".encode())
-    # 12 tokens of one byte, the end of text, one more byte.
-    assert HeldOutWindows(shards, 4, 4, 2, max_tokens=14).n_bytes == 13
+    # Every other window of 4: tokens 1 to 4 and 9 to 12, of one byte each but the end of text after "words".
+    assert HeldOutWindows(shards, 4, 4, 2, every=2).n_bytes == 7

@@ -1,6 +1,7 @@
 """Batches of token windows: for training a pure function of the step, for evaluation every token once."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -68,36 +69,44 @@ class PackedBatches:
 class HeldOutWindows:
     """A split in order, in overlapping windows that predict every token but the first exactly once.
 
-    Windows advance by `stride`; what an earlier window has predicted is ignored in the later one, where it serves as
-    context. A stride of seq_len is the quickest, a smaller one gives each token more context.
+    Windows advance by `stride`; what an earlier window predicts is ignored in the later one, where it serves as
+    context. A stride of seq_len is the quickest, a smaller one gives each token more context. With `every` above 1
+    only each so-many-th window counts: a quick look that is still spread over the whole text.
     """
 
-    def __init__(
-        self, shards: Shards, seq_len: int, stride: int, batch_size: int, max_tokens: int | None = None
-    ) -> None:
+    def __init__(self, shards: Shards, seq_len: int, stride: int, batch_size: int, every: int = 1) -> None:
         if not 1 <= stride <= seq_len:
             raise ValueError(f"stride must be from 1 to seq_len = {seq_len}, not {stride}")
+        if shards.n_tokens < 2:
+            raise ValueError(f"{shards.n_tokens} held-out tokens leave nothing to predict; give 2 or more")
         self.shards, self.seq_len, self.stride, self.batch_size = shards, seq_len, stride, batch_size
-        self.n_tokens = shards.n_tokens if max_tokens is None else min(max_tokens, shards.n_tokens)
-        if self.n_tokens < 2:
-            raise ValueError(f"{self.n_tokens} held-out tokens leave nothing to predict; give 2 or more")
-
-    @property
-    def n_targets(self) -> int:
-        """How many tokens are predicted."""
-        return self.n_tokens - 1
+        self.every = every
 
     @property
     def n_windows(self) -> int:
-        """How many windows that takes."""
-        return 1 - min(0, self.seq_len - self.n_targets) // self.stride
+        """How many windows are scored."""
+        whole = 1 - min(0, self.seq_len - (self.shards.n_tokens - 1)) // self.stride
+        return -(-whole // self.every)
 
-    @property
+    def _scored(self, window: int) -> range:
+        """The tokens that a window predicts."""
+        start = window * self.every * self.stride
+        n_seen = self.seq_len - self.stride if start else 0
+        return range(start + n_seen + 1, min(start + self.seq_len + 1, self.shards.n_tokens))
+
+    @cached_property
+    def n_targets(self) -> int:
+        """How many tokens are predicted."""
+        return sum(len(self._scored(window)) for window in range(self.n_windows))
+
+    @cached_property
     def n_bytes(self) -> int:
-        """Bytes of the text that the windows cover."""
-        if self.n_tokens == self.shards.n_tokens:
+        """Bytes of the text that is scored; of the whole text if no window is left out."""
+        if self.every == 1:
             return self.shards.n_bytes
-        return len(self.shards.tokenizer.decode_bytes(self.shards.tokens(0, self.n_tokens).tolist()))
+        spans = (self._scored(window) for window in range(self.n_windows))
+        texts = (self.shards.tokens(span.start, len(span)).tolist() for span in spans)
+        return sum(len(self.shards.tokenizer.decode_bytes(ids)) for ids in texts)
 
     def __len__(self) -> int:
         """How many batches there are."""
@@ -113,9 +122,9 @@ class HeldOutWindows:
         ids = np.full((n_rows, self.seq_len), self.shards.tokenizer.end_of_text)
         targets = np.full((n_rows, self.seq_len), IGNORED)
         for row in range(n_rows):
-            start = (first + row) * self.stride
-            window = self.shards.tokens(start, min(self.seq_len + 1, self.n_tokens - start))
-            n_seen = self.seq_len - self.stride if start else 0
+            scored = self._scored(first + row)
+            start = (first + row) * self.every * self.stride
+            window = self.shards.tokens(start, scored.stop - start)
             ids[row, : len(window) - 1] = window[:-1]
-            targets[row, n_seen : len(window) - 1] = window[n_seen + 1 :]
+            targets[row, scored.start - start - 1 : len(window) - 1] = window[scored.start - start :]
         return Batch(torch.from_numpy(ids), torch.from_numpy(targets))

@@ -27,10 +27,10 @@ KEPT_AT_ONCE = checkpoint.KEPT + 1
 """The checkpoint being written is there beside those that are kept."""
 
 QUICK_TOKENS = 2**15
-"""Most held-out tokens scored at a time during training; the last score is on up to WHOLE_TOKENS."""
+"""About how many held-out tokens are scored at a time during training, spread over all of them."""
 
 WHOLE_TOKENS = 2**18
-"""Most held-out tokens scored at the end: 1 MB of text, which fixes the loss to a few tenths of a percent."""
+"""About how many held-out tokens are scored at the end: all, unless there are more."""
 
 SCORED_SHARE = 0.1
 """Tokens scored on the way, all evaluations together, per token trained on; scoring costs a third of training."""
@@ -51,9 +51,11 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     world.wait()  # the others read what the first has measured
     calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
     execution = calibration.execution
-    n_quick = max(seq_len + 1, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
-    quick = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, n_quick)
-    whole = HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, WHOLE_TOKENS)
+    n_quick = max(seq_len, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
+    quick, whole = (
+        HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, -(-held_out.n_tokens // most))
+        for most in (n_quick, WHOLE_TOKENS)
+    )
 
     def score(trainer: Trainer) -> None:
         at_end = trainer.step == plan.steps
