@@ -51,11 +51,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     world.wait()  # the others read what the first has measured
     calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
     execution = calibration.execution
-    n_quick = max(seq_len, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
-    quick, whole = (
-        HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, -(-held_out.n_tokens // most))
-        for most in (n_quick, WHOLE_TOKENS)
-    )
+    quick, whole = held_out_windows(held_out, plan, execution)
 
     def score(trainer: Trainer) -> None:
         at_end = trainer.step == plan.steps
@@ -84,6 +80,17 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
             trainer.metrics.write("start", step=trainer.step, **environment(execution))
         trainer.run()
     return trainer
+
+
+def held_out_windows(held_out: Shards, plan: Plan, execution: Execution) -> tuple[HeldOutWindows, HeldOutWindows]:
+    """What is scored on the way, and what at the end; half a window of context for every token."""
+    seq_len = plan.architecture.seq_len
+    n_quick = max(seq_len, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
+    quick, whole = (
+        HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, -(-held_out.n_tokens // most))
+        for most in (n_quick, WHOLE_TOKENS)
+    )
+    return quick, whole
 
 
 def check(plan: Plan, train: Shards, run: Path) -> None:
