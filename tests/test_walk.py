@@ -68,3 +68,9 @@ def test_whatever_an_interruption_left_out_is_made_again(walked, text, tmp_path,
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     Quickstart(run, minutes=0.03, data=(str(text),)).run()
     assert path.exists() and (run / "report.html").exists()
+
+
+def test_standard_input_is_refused_because_it_cannot_be_read_again(tmp_path):
+    with pytest.raises(ValueError, match="give a file instead of standard input"):
+        Quickstart(tmp_path / "run", minutes=1, data=("-",)).run()
+    assert not (tmp_path / "run").exists()

@@ -89,6 +89,10 @@ class Quickstart:
         """Refuses what is no time, and to continue a folder that was begun with other settings."""
         if not 0 < self.minutes < math.inf:
             raise ValueError(f"--minutes {self.minutes:g} is not a time; give a positive number such as 5")
+        if "-" in self.data:
+            raise ValueError(
+                "quickstart reads its text again when it goes on; give a file instead of standard input (-)"
+            )
         file = self.out / "quickstart.json"
         before = read_json(file) if file.exists() else self.settings
         for name, value in self.settings.items():
