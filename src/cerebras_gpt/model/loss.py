@@ -78,7 +78,7 @@ def _loss_and_gradient(logits: Tensor, targets: Tensor, vocab_size: int) -> tupl
     padding = logits.shape[1] - vocab_size
     logits = logits[:, :vocab_size]
     p = torch.softmax(logits, -1)  # (N, V)
-    # log of the softmax's denominator, from its largest term: torch's softmax is five times faster than logsumexp.
+    # log of the softmax's denominator, from its largest term: on a CPU torch's logsumexp is the slower pass.
     exact = exact_dtype(logits)
     largest = p.amax(-1, keepdim=True).to(exact)  # (N, 1)
     normalizer = logits.amax(-1, keepdim=True) - largest.log()  # (N, 1)

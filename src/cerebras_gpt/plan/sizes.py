@@ -109,8 +109,8 @@ ASPECT_RATIO = 80
 def small_architecture(d_model: int, vocab_size: int, seq_len: int) -> Architecture:
     """A shape below 111M: the family's aspect ratio, at least two layers, heads of 64 where they fit and else of 32.
 
-    At width 768 this is 111M itself. At small widths a deeper model costs time and hardly gains: at width 192 two
-    layers reach the loss of three (benchmarks/small_runs.py --grid "sotu:192x2x600 sotu:192x3x600").
+    At width 768 this is 111M itself. At small widths a deeper model costs time for little: compare two and three
+    layers with benchmarks/small_runs.py --grid "sotu:192x2x600 sotu:192x3x600".
     """
     if d_model < 32 or d_model % 32:
         raise ValueError(f"d_model {d_model} is not a multiple of 32; choose one of {', '.join(map(str, WIDTHS))}")
