@@ -31,8 +31,8 @@ from cerebras_gpt.data.held_out import split_documents  # noqa: E402
 from cerebras_gpt.data.shards import Shards, pack  # noqa: E402
 from cerebras_gpt.distributed import World  # noqa: E402
 from cerebras_gpt.plan.budget import WARMUP_FRACTION, Text, small_plan, vocabulary_for  # noqa: E402
+from cerebras_gpt.plan.families import mup  # noqa: E402
 from cerebras_gpt.plan.laws import effective_tokens  # noqa: E402
-from cerebras_gpt.plan.sizes import mup  # noqa: E402
 from cerebras_gpt.text.tokenizer import train_tokenizer  # noqa: E402
 from cerebras_gpt.train.calibrate import Calibration, keep  # noqa: E402
 from cerebras_gpt.train.execution import Execution  # noqa: E402

@@ -24,8 +24,8 @@ def build(shape):
 
     from cerebras_gpt.model.architecture import Architecture
     from cerebras_gpt.model.gpt import GPT, initialize
+    from cerebras_gpt.plan.families import mup
     from cerebras_gpt.plan.plan import Plan
-    from cerebras_gpt.plan.sizes import mup
 
     d_model, n_layers, n_heads, vocab_size, seq_len, batch_size = shape
     architecture = Architecture(d_model, n_layers, n_heads, vocab_size, seq_len)

@@ -8,8 +8,8 @@ import torch
 from cerebras_gpt.data.documents import Document
 from cerebras_gpt.data.shards import pack
 from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.plan.families import mup
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.plan.sizes import mup
 from cerebras_gpt.text.tokenizer import train_tokenizer
 
 

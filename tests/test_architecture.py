@@ -19,7 +19,7 @@ shapes = st.builds(
     n_layers=st.integers(1, 4),
     vocab_size=st.integers(1, 300),
     seq_len=st.integers(1, 70),
-    ffn_multiple=st.integers(1, 5),
+    ffn_multiple=st.sampled_from([1.0, 2.5, 4.0, 5.0]),
 )
 
 
@@ -33,7 +33,7 @@ def count(shape: Architecture) -> int:
 @given(shapes)
 def test_the_count_is_that_of_the_network(shape):
     assert shape.n_parameters == count(shape)
-    assert shape.n_embedding_parameters == (shape.vocab_size + shape.seq_len) * shape.d_model
+    assert shape.n_embedding_parameters == (shape.vocab_size + shape.seq_len) * shape.table_width
 
 
 @pytest.mark.parametrize("name", PUBLISHED["sizes"])
@@ -54,7 +54,19 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         Architecture(64, 2, 3)
 
 
-@pytest.mark.parametrize("field", ["d_model", "n_layers", "n_heads", "vocab_size", "seq_len", "ffn_multiple"])
+@pytest.mark.parametrize("field", ["d_model", "n_layers", "n_heads", "vocab_size", "seq_len"])
 def test_nothing_may_be_zero(field):
     with pytest.raises(ValueError, match=f"{field} is 0; it must be at least 1"):
         Architecture(**{"d_model": 64, "n_layers": 2, "n_heads": 2, field: 0})
+
+
+@pytest.mark.parametrize("d_embedding", [None, 6, 48])
+def test_an_untied_head_and_another_table_width_are_counted(d_embedding):
+    shape = Architecture(24, 2, 2, vocab_size=50, seq_len=8, ffn_multiple=2.5, tied=False, d_embedding=d_embedding)
+    assert shape.d_ffn == 60
+    assert shape.n_parameters == count(shape)
+
+
+def test_a_table_of_another_width_cannot_be_the_head():
+    with pytest.raises(ValueError, match="a table of width 6 cannot be the head of a width of 24; set tied=False"):
+        Architecture(24, 2, 2, d_embedding=6)

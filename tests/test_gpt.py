@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import ACTIVATIONS, GPT, initialize, roles
 from cerebras_gpt.model.parametrization import ROLES, TRUNCATION, Parametrization
-from cerebras_gpt.plan.sizes import mup, small_architecture, standard
+from cerebras_gpt.plan.families import Base, mup, standard
+from cerebras_gpt.plan.sizes import small_architecture
 
 TRUNCATED_STD = 0.8796  # of a unit normal cut at 2 standard deviations
 TINY = Architecture(8, 2, 2, vocab_size=11, seq_len=6)
@@ -36,7 +37,7 @@ def tokens(shape: Architecture, batch_size: int, seed: int = 0) -> torch.Tensor:
 
 def lively(shape: Architecture) -> Parametrization:
     """Weights large enough that attention and activations are far from linear, and every scale differs from 1."""
-    return replace(mup(shape, base_width=4, base_init_std=0.7, embedding_scale=2.0), output_alpha=3.0)
+    return mup(shape, Base(d_model=4, init_std=0.7, embedding_scale=2.0, output_alpha=3.0))
 
 
 def loss_of(model: GPT, ids: torch.Tensor) -> torch.Tensor:
@@ -95,7 +96,7 @@ def test_a_seed_fixes_the_weights():
 
 
 def test_mup_at_multiplier_one_is_the_standard_parametrization():
-    neutral = mup(SMALL, base_width=SMALL.d_model, base_init_std=0.02, embedding_scale=1.0)
+    neutral = mup(SMALL, Base(SMALL.d_model))
     neutral = replace(neutral, attention_power=0.5)
     assert neutral == standard(SMALL)
     ids = tokens(SMALL, 3)

@@ -4,8 +4,9 @@ import torch
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.loss import summed_loss
+from cerebras_gpt.plan.families import standard
 from cerebras_gpt.plan.memory import activation_bytes, checkpoint_bytes, training_memory
-from cerebras_gpt.plan.sizes import architecture, small_architecture, standard
+from cerebras_gpt.plan.sizes import architecture, small_architecture
 
 
 def kept_bytes(shape: Architecture, batch_size: int, dtype: torch.dtype) -> int:
@@ -24,7 +25,7 @@ def kept_bytes(shape: Architecture, batch_size: int, dtype: torch.dtype) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        summed_loss(model.hidden(ids, dtype=dtype), model.token_embedding.weight, ids)
+        summed_loss(model.hidden(ids, dtype=dtype), model.head_table, ids)
     return sum(n_bytes for n_bytes, _ in kept.values())
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cerebras_gpt.model.gpt import GPT, initialize, roles
-from cerebras_gpt.plan.sizes import mup, standard
+from cerebras_gpt.plan.families import mup, standard
 from cerebras_gpt.train.optim import learning_rate, optimizer, prepare_state, set_learning_rate, state_tensors
 
 
@@ -53,7 +53,7 @@ def test_every_parameter_gets_the_table_s_share_of_the_rate(plan, model):
         row = plan.parametrization.row(role)
         group = group_by_id.pop(id(parameter))
         assert group["lr"] == 0.5 * row.lr_scale
-        assert group["weight_decay"] == (plan.weight_decay if row.decays else 0)
+        assert group["weight_decay"] == plan.weight_decay * row.decay_scale
         assert (group["betas"], group["eps"]) == (plan.betas, plan.adam_eps)
     assert not group_by_id
 

@@ -38,8 +38,30 @@ def test_mup_divides_attention_by_the_head_size_and_logits_by_the_width():
 @pytest.mark.parametrize("table", [SP, MUP])
 def test_weights_decay_and_constants_do_not(table):
     for role, row in table.table().items():
-        assert row.decays == (row.init_std > 0) == (role not in ("bias", "norm"))
+        assert bool(row.decay_scale) == (row.init_std > 0) == (role not in ("bias", "norm"))
 
 
 def test_the_table_has_every_role_once_in_order():
     assert tuple(MUP.table()) == ROLES
+
+
+def test_completep_scales_depth_as_its_table_says():
+    m, r, L = 4.0, 8.0, 16
+    table = Parametrization(
+        L, 64, m, 0.02, attention_power=1.0, depth_multiplier=r, residual_init_power=0, decay_power=1, eps_power=1
+    )
+    assert table.residual_scale == 1 / r
+    assert table.row("residual_out") == table.row("hidden")
+    assert table.row("hidden") == (0.02 / 2, 1 / m, m, pytest.approx(1 / (m * r)))
+    assert table.row("embedding") == (0.02, 1.0, 1.0, 1 / m)
+    assert table.row("bias") == table.row("norm") == (0.0, 1.0, 0.0, pytest.approx(1 / (m * r)))
+    half = replace(table, depth_power=0.5)
+    assert half.residual_scale == pytest.approx(r**-0.5)
+    assert half.row("norm").lr_scale == pytest.approx(r**-0.5)
+    assert half.row("hidden").lr_scale == pytest.approx(r**-0.5 / m)
+
+
+def test_depth_is_neutral_at_the_base_depth():
+    neutral = replace(MUP, depth_multiplier=1.0, depth_power=0.3)
+    assert neutral.residual_scale == 1.0
+    assert neutral.table() == MUP.table()

@@ -4,16 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cerebras_gpt.plan.sizes import (
-    FAMILIES,
-    RELEASED_RESIDUAL_OUT_STD,
-    SIZES,
-    WIDTHS,
-    architecture,
-    mup,
-    small_architecture,
-    standard,
-)
+from cerebras_gpt.plan.families import mup, standard
+from cerebras_gpt.plan.sizes import FAMILIES, RELEASED_RESIDUAL_OUT_STD, SIZES, WIDTHS, architecture, small_architecture
 
 PUBLISHED = json.loads((Path(__file__).parent / "golden" / "published.json").read_text("utf-8"))
 

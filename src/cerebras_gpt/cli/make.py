@@ -121,9 +121,10 @@ def _plan_text(plan: "Plan") -> str:
     from cerebras_gpt.plan.plan import describe, role_table
 
     lines = [f"{label:<22} {value}" for label, value in describe(plan)]
-    lines += ["", f"{'role':<13} {'init std':>10} {'lr scale':>9} {'peak lr':>10}  decays"]
+    lines += ["", f"{'role':<13} {'init std':>10} {'lr scale':>9} {'peak lr':>10} {'decay':>7} {'eps':>8}"]
     lines += [
-        f"{row.role:<13} {row.init_std:>10.5g} {row.lr_scale:>9.4g} {row.peak_lr:>10.4g}  {('no', 'yes')[row.decays]}"
+        f"{row.role:<13} {row.init_std:>10.5g} {row.lr_scale:>9.4g} {row.peak_lr:>10.4g}"
+        f" {row.weight_decay:>7.3g} {row.adam_eps:>8.3g}"
         for row in role_table(plan)
     ]
     return "\n".join([*lines, "", *(f"- {reason}" for reason in plan.reasons)]) + "\n"

@@ -114,7 +114,7 @@ class Generation:
 
     def _prefill(self, rows: list[Continuation]) -> Tensor:
         """Runs all that each row sees in one pass, full windows first cut to their last half: (B, C)."""
-        seq_len, weight = self.model.architecture.seq_len, self.model.token_embedding.weight
+        seq_len, weight = self.model.architecture.seq_len, self.model.head_table
         for row in rows:
             if row.n_window > seq_len:
                 row.start = len(row.ids) - max(1, seq_len // 2)

@@ -33,7 +33,7 @@ def windows(n_ids: int, first: int, seq_len: int) -> Iterator[Window]:
 @torch.inference_mode()
 def token_nats(model: GPT, ids: Sequence[int], first: int = 1) -> Tensor:
     """Minus the log-probability of each id from `first` (at least 1) on: N ids -> (N - first,) in float64."""
-    weight = model.token_embedding.weight
+    weight = model.head_table
     tokens = torch.tensor(ids, dtype=torch.long, device=weight.device)  # (N,)
     nats = [torch.zeros(0, dtype=torch.float64)]
     for start, a, end in windows(len(ids), first, model.architecture.seq_len):

@@ -11,7 +11,10 @@ VOCAB_MULTIPLE = 64
 
 @dataclass(frozen=True)
 class Architecture:
-    """A GPT-2/3-style decoder: pre-LayerNorm, learned positions, biases, tied head (Dey et al. 2023, section 2)."""
+    """A GPT-2/3-style decoder: pre-LayerNorm, learned positions, biases (Dey et al. 2023, section 2).
+
+    The defaults are the family's; the rest is for models that come from elsewhere.
+    """
 
     d_model: int
     """Width of the residual stream."""
@@ -23,16 +26,26 @@ class Architecture:
     """Rows of the token table; 50257 is GPT-2's vocabulary."""
     seq_len: int = 2048
     """Longest context, and rows of the position table."""
-    ffn_multiple: int = 4
-    """d_ffn / d_model."""
+    ffn_multiple: float = 4.0
+    """d_ffn / d_model; their product is rounded."""
     activation: Activation = "gelu"
     """Exact erf GELU, its tanh approximation, or ReLU."""
     layer_norm_eps: float = 1e-5
+    tied: bool = True
+    """Whether the token table is also the head; if not, the head is a table of its own, without bias."""
+    d_embedding: int | None = None
+    """Width of the token and position tables if it is not d_model: one projection follows their sum."""
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "n_layers", "n_heads", "vocab_size", "seq_len", "ffn_multiple"):
+        for name in ("d_model", "n_layers", "n_heads", "vocab_size", "seq_len"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.d_ffn < 1 or self.table_width < 1:
+            raise ValueError(f"d_ffn is {self.d_ffn}, d_embedding {self.table_width}; both must be at least 1")
+        if self.tied and self.table_width != self.d_model:
+            raise ValueError(
+                f"a table of width {self.table_width} cannot be the head of a width of {self.d_model}; set tied=False"
+            )
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}; change one of them")
 
@@ -44,7 +57,12 @@ class Architecture:
     @property
     def d_ffn(self) -> int:
         """Width of the feed-forward layer."""
-        return self.ffn_multiple * self.d_model
+        return round(self.ffn_multiple * self.d_model)
+
+    @property
+    def table_width(self) -> int:
+        """Width of the token and position tables."""
+        return self.d_model if self.d_embedding is None else self.d_embedding
 
     @property
     def padded_vocab_size(self) -> int:
@@ -54,7 +72,7 @@ class Architecture:
     @property
     def n_embedding_parameters(self) -> int:
         """Parameters of the token and position tables."""
-        return (self.vocab_size + self.seq_len) * self.d_model
+        return (self.vocab_size + self.seq_len) * self.table_width
 
     @property
     def n_parameters(self) -> int:
@@ -63,4 +81,7 @@ class Architecture:
         attention = 4 * d * d + 4 * d
         feed_forward = 2 * d * f + f + d
         norms = 4 * d
-        return self.n_embedding_parameters + self.n_layers * (attention + feed_forward + norms) + 2 * d
+        projection = 0 if self.table_width == d else self.table_width * d
+        head = 0 if self.tied else self.vocab_size * d
+        tables = self.n_embedding_parameters + projection + head
+        return tables + self.n_layers * (attention + feed_forward + norms) + 2 * d

@@ -53,8 +53,20 @@ class Linear(nn.Linear):
         """Nothing: `initialize` writes every tensor once, from the table."""
 
 
+class Projection(nn.Linear):
+    """A linear layer without bias from a width that does not grow, so with the role of the tables."""
+
+    role: Role = "embedding"
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Nothing: `initialize` writes every tensor once, from the table."""
+
+
 class Embedding(nn.Embedding):
-    """A table of vectors with the role `embedding`."""
+    """A table of vectors with the role `embedding`: tokens, positions, or the head of an untied model."""
 
     role: Role = "embedding"
 
@@ -113,49 +125,56 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Pre-LayerNorm attention and feed-forward, each added to the residual stream."""
 
-    def __init__(self, architecture: Architecture, scale: float) -> None:
+    def __init__(self, architecture: Architecture, parametrization: Parametrization) -> None:
         super().__init__()
+        self.residual_scale = parametrization.residual_scale
         self.norm_attention = LayerNorm(architecture.d_model, architecture.layer_norm_eps)
-        self.attention = Attention(architecture, scale)
+        self.attention = Attention(architecture, parametrization.attention_scale)
         self.norm_feed_forward = LayerNorm(architecture.d_model, architecture.layer_norm_eps)
         self.feed_forward = FeedForward(architecture)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.attention(self.norm_attention(x), cache)
-        return x + self.feed_forward(self.norm_feed_forward(x))
+        x = torch.add(x, self.attention(self.norm_attention(x), cache), alpha=self.residual_scale)
+        return torch.add(x, self.feed_forward(self.norm_feed_forward(x)), alpha=self.residual_scale)
 
 
 class GPT(nn.Module):
-    """The Cerebras-GPT decoder with a tied head (Dey et al. 2023, section 2; Radford et al. 2019)."""
+    """The Cerebras-GPT decoder (Dey et al. 2023, section 2; Radford et al. 2019)."""
 
     def __init__(self, architecture: Architecture, parametrization: Parametrization) -> None:
         super().__init__()
         self.architecture, self.parametrization = architecture, parametrization
-        self.token_embedding = Embedding(architecture.vocab_size, architecture.d_model)
-        self.position_embedding = Embedding(architecture.seq_len, architecture.d_model)
-        self.blocks = nn.ModuleList(
-            Block(architecture, parametrization.attention_scale) for _ in range(architecture.n_layers)
-        )
-        self.norm = LayerNorm(architecture.d_model, architecture.layer_norm_eps)
+        d_model, width = architecture.d_model, architecture.table_width
+        self.token_embedding = Embedding(architecture.vocab_size, width)
+        self.position_embedding = Embedding(architecture.seq_len, width)
+        self.projection = nn.Identity() if width == d_model else Projection(width, d_model)
+        self.blocks = nn.ModuleList(Block(architecture, parametrization) for _ in range(architecture.n_layers))
+        self.norm = LayerNorm(d_model, architecture.layer_norm_eps)
+        self.head: Embedding | None = None if architecture.tied else Embedding(architecture.vocab_size, d_model)
+
+    @property
+    def head_table(self) -> Tensor:
+        """One row for each token, whose products with the final states are the logits: (V, C)."""
+        return self.token_embedding.weight if self.head is None else self.head.weight
 
     def hidden(self, ids: Tensor, cache: Cache | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Final hidden states, already multiplied by the logit scale: (B, T) -> (B, T, C).
 
-        Their product with the token table is the logits, so a loss can form them in chunks. dtype is that of the
+        Their product with the head table is the logits, so a loss can form them in chunks. dtype is that of the
         residual stream, and so of every product, by default the weights'; the weights stay as they are.
         """
         T = ids.shape[1]
         positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
-        x = (x * self.parametrization.embedding_scale).to(dtype or x.dtype)
+        x = (self.projection(x) * self.parametrization.embedding_scale).to(dtype or x.dtype)
         for index, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache.layer(index))
         return self.norm(x) * self.parametrization.logit_scale
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token: (..., C) -> (..., V)."""
-        return F.linear(hidden, self.token_embedding.weight.to(hidden.dtype))
+        return F.linear(hidden, self.head_table.to(hidden.dtype))
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Next-token logits at every position: (B, T) -> (B, T, V)."""

@@ -1,6 +1,7 @@
-"""How initialisation, learning rate, decay and forward scales depend on shape: one table for SP and muP.
+"""How initialisation, learning rate, decay and forward scales depend on shape: one table for SP, muP and CompleteP.
 
-The standard parametrization (SP) is muP at width multiplier 1, so nothing anywhere asks which of the two it is.
+The standard parametrization (SP) is muP at width multiplier 1, and muP is CompleteP at depth multiplier 1 but for its
+powers, so nothing anywhere asks which of the three it is.
 """
 
 import math
@@ -21,16 +22,21 @@ class Row(NamedTuple):
     """Standard deviation of the parent normal; 0 means constant (biases 0, LayerNorm weight 1)."""
     lr_scale: float
     """Factor on the scheduled learning rate."""
-    decays: bool
-    """Whether decoupled weight decay applies."""
+    decay_scale: float
+    """Factor on the decoupled weight decay; 0 means none."""
+    eps_scale: float
+    """Factor on Adam's epsilon."""
 
 
 @dataclass(frozen=True)
 class Parametrization:
-    """A table role -> (init std, lr scale, decay) plus the forward scales (Dey et al. 2023, section 2.3)."""
+    """A table role -> (init std, lr scale, decay, epsilon) plus the forward scales (Dey et al. 2023, section 2.3).
+
+    What concerns depth is from CompleteP (Dey et al. 2025, arXiv 2505.01618, table 1) and neutral by default.
+    """
 
     n_layers: int
-    """Depth L: projections into the residual stream start smaller by 1/sqrt(2 L)."""
+    """Depth L."""
     d_head: int
     """Width of an attention head."""
     width_multiplier: float = 1.0
@@ -43,6 +49,16 @@ class Parametrization:
     """alpha_out; logits are multiplied by alpha_out / m."""
     attention_power: float = 0.5
     """Attention logits are divided by d_head to this power: 1/2 in SP, 1 in muP."""
+    depth_multiplier: float = 1.0
+    """L / L_base; 1 is no transfer over depth."""
+    depth_power: float = 1.0
+    """alpha: every residual branch is multiplied by depth_multiplier to minus this power; 1 in CompleteP."""
+    residual_init_power: float = 0.5
+    """Projections into the residual stream start smaller by 2 L to this power: 1/2 in SP and muP, 0 in CompleteP."""
+    decay_power: float = 0.0
+    """Weight decay of hidden matrices is multiplied by m to this power: 0 as published, 1 in CompleteP."""
+    eps_power: float = 0.0
+    """Adam's epsilon follows the size of the gradients to this power: 0 as published, 1 in CompleteP."""
 
     @property
     def attention_scale(self) -> float:
@@ -54,15 +70,25 @@ class Parametrization:
         """Factor on the logits."""
         return self.output_alpha / self.width_multiplier
 
+    @property
+    def residual_scale(self) -> float:
+        """Factor on what each residual branch adds to the stream."""
+        return self.depth_multiplier**-self.depth_power
+
     def row(self, role: Role) -> Row:
         """The table's row for a role."""
         m, std = self.width_multiplier, self.base_init_std
+        depth_lr = self.depth_multiplier ** (self.depth_power - 1)
+        out_std = std / math.sqrt(m) * (2 * self.n_layers) ** -self.residual_init_power
+        decay = m**self.decay_power
+        eps = m**-self.eps_power
+        inner_eps = (m / self.residual_scale) ** -self.eps_power
         return {
-            "embedding": Row(std, 1.0, True),
-            "hidden": Row(std / math.sqrt(m), 1.0 / m, True),
-            "residual_out": Row(std / math.sqrt(2 * self.n_layers * m), 1.0 / m, True),
-            "bias": Row(0.0, 1.0, False),
-            "norm": Row(0.0, 1.0, False),
+            "embedding": Row(std, 1.0, 1.0, eps),
+            "hidden": Row(std / math.sqrt(m), depth_lr / m, decay, inner_eps),
+            "residual_out": Row(out_std, depth_lr / m, decay, inner_eps),
+            "bias": Row(0.0, depth_lr, 0.0, inner_eps),
+            "norm": Row(0.0, depth_lr, 0.0, inner_eps),
         }[role]
 
     def table(self) -> dict[Role, Row]:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from cerebras_gpt.plan.families import mup
 from cerebras_gpt.plan.laws import ParametricLaw, effective_tokens
 from cerebras_gpt.plan.plan import Plan, Prediction
-from cerebras_gpt.plan.sizes import MUP_PEAK_LR, WIDTHS, mup, small_architecture
+from cerebras_gpt.plan.sizes import MUP_PEAK_LR, WIDTHS, small_architecture
 
 SEQ_LEN = 256
 BATCH_SIZE = 8

@@ -218,12 +218,20 @@ class RoleRow(NamedTuple):
     init_std: float
     lr_scale: float
     peak_lr: float
-    decays: bool
+    weight_decay: float
+    adam_eps: float
 
 
 def role_table(plan: Plan) -> list[RoleRow]:
     """The parametrization's table with the plan's learning rate in it."""
     return [
-        RoleRow(role, row.init_std, row.lr_scale, plan.peak_lr * row.lr_scale, row.decays)
+        RoleRow(
+            role,
+            row.init_std,
+            row.lr_scale,
+            plan.peak_lr * row.lr_scale,
+            plan.weight_decay * row.decay_scale,
+            plan.adam_eps * row.eps_scale,
+        )
         for role, row in plan.parametrization.table().items()
     ]

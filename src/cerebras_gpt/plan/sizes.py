@@ -1,4 +1,4 @@
-"""The published family and its continuation to small sizes: shapes, recipes and parametrizations."""
+"""The published sizes and their continuation to small ones: shapes and recipes."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from cerebras_gpt import config
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.parametrization import Parametrization
+from cerebras_gpt.plan.families import mup, standard
 
 Family = Literal["sp", "mup"]
 Decay = Literal["linear", "cosine"]
@@ -50,30 +51,6 @@ MUP_PEAK_LR = 6e-3
 
 MUP_DECAY: Decay = "linear"
 """As in the paper, for all sizes; the released muP configurations of 1.3B and 2.7B say cosine."""
-
-
-def standard(architecture: Architecture) -> Parametrization:
-    """The standard parametrization: width multiplier 1, std 0.02, attention scaled by 1/sqrt(d_head)."""
-    return Parametrization(n_layers=architecture.n_layers, d_head=architecture.d_head)
-
-
-def mup(
-    architecture: Architecture,
-    base_width: int = 256,
-    base_init_std: float = 0.08,
-    embedding_scale: float = 10.0,
-    output_alpha: float = 1.0,
-) -> Parametrization:
-    """Maximal update parametrization with the published values (Dey et al. 2023, section 2.3; Yang et al. 2022)."""
-    return Parametrization(
-        n_layers=architecture.n_layers,
-        d_head=architecture.d_head,
-        width_multiplier=architecture.d_model / base_width,
-        base_init_std=base_init_std,
-        embedding_scale=embedding_scale,
-        output_alpha=output_alpha,
-        attention_power=1.0,
-    )
 
 
 class Recipe(NamedTuple):

@@ -189,14 +189,13 @@ def plan_table(run: Run) -> str:
 
 def parametrization_table(run: Run) -> str:
     """Role by role: how weights start, how fast they learn, whether they decay."""
-    decay = plain(run.plan.weight_decay)
     rows = [
         (
             row.role.replace("_", " "),
             plain(row.init_std) if row.init_std else "constant",
             plain(row.lr_scale),
             plain(row.peak_lr),
-            decay if row.decays else "none",
+            plain(row.weight_decay) if row.weight_decay else "none",
         )
         for row in role_table(run.plan)
     ]

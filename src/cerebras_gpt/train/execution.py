@@ -40,7 +40,7 @@ def gradients(model: GPT, batch: Batch, execution: Execution, world: World) -> T
     for i in range(0, len(batch.ids), execution.micro_batch_size):
         rows = slice(i, i + execution.micro_batch_size)
         hidden = model.hidden(batch.ids[rows], dtype=execution.torch_dtype)  # (b, T, C)
-        loss = summed_loss(hidden, model.token_embedding.weight, batch.targets[rows]) / targets
+        loss = summed_loss(hidden, model.head_table, batch.targets[rows]) / targets
         loss.backward()
         total += loss.detach()
     world.sum_([total, *(p.grad for p in model.parameters() if p.grad is not None)])

@@ -27,5 +27,5 @@ def held_out_loss(model: GPT, windows: HeldOutWindows, execution: Execution) -> 
     for batch in windows:
         ids, targets = (tensor.to(execution.device) for tensor in batch)
         hidden = model.hidden(ids, dtype=execution.torch_dtype)  # (B, T, C)
-        nats += token_losses(hidden, model.token_embedding.weight, targets).double().sum().item()
+        nats += token_losses(hidden, model.head_table, targets).double().sum().item()
     return HeldOutLoss(nats / windows.n_targets, nats / math.log(2) / windows.n_bytes)

@@ -1,4 +1,4 @@
-"""AdamW with one group per (lr scale, decay) of the parametrization's table, and the learning-rate schedule."""
+"""AdamW with one group per distinct row of the parametrization's table, and the learning-rate schedule."""
 
 import math
 
@@ -6,20 +6,26 @@ import torch
 from torch import Tensor, nn
 
 from cerebras_gpt.model.gpt import GPT, roles
+from cerebras_gpt.model.parametrization import Row
 from cerebras_gpt.plan.plan import Plan
 
 
 def optimizer(model: GPT, plan: Plan) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019) whose groups carry `lr_scale` from the table; set their lr each step."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[Row, list[nn.Parameter]] = {}
     for _, parameter, role in roles(model):
-        row = model.parametrization.row(role)
-        groups.setdefault((row.lr_scale, row.decays), []).append(parameter)
+        # How a tensor started is over: the rest of its row decides how it learns.
+        groups.setdefault(model.parametrization.row(role)._replace(init_std=0.0), []).append(parameter)
     settings = [
-        {"params": parameters, "lr_scale": scale, "weight_decay": plan.weight_decay if decays else 0.0}
-        for (scale, decays), parameters in groups.items()
+        {
+            "params": parameters,
+            "lr_scale": row.lr_scale,
+            "weight_decay": plan.weight_decay * row.decay_scale,
+            "eps": plan.adam_eps * row.eps_scale,
+        }
+        for row, parameters in groups.items()
     ]
-    return torch.optim.AdamW(settings, lr=0.0, betas=plan.betas, eps=plan.adam_eps, fused=True)
+    return torch.optim.AdamW(settings, lr=0.0, betas=plan.betas, fused=True)
 
 
 def learning_rate(plan: Plan, step: int) -> float:

@@ -110,7 +110,7 @@ def check(plan: Plan, train: Shards, run: Path) -> None:
             "free some, or give another --out"
         )
     before = run / "plan.json"
-    if before.exists() and before.read_text("utf-8") != plan.to_json():
+    if before.exists() and Plan.load(before) != plan:
         raise ValueError(f"{run} holds a run of another plan; give another --out, or the plan in {before}")
     data = run / "data.json"
     if data.exists() and read_json(data).get("fingerprint") != train.fingerprint:
