@@ -38,3 +38,10 @@ def test_the_mup_table_has_the_published_stds(arguments, hidden, monkeypatch, ca
     lines = run("mup_table.py", monkeypatch, capsys, *arguments).splitlines()
     row = next(line.split() for line in lines if line.startswith("hidden"))
     assert [float(figure) for figure in (row[1], row[3])] == pytest.approx([0.02, hidden], abs=1e-6)
+
+
+def test_the_attention_picture_is_a_small_png(tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "attention.png"
+    run("attention_picture.py", monkeypatch, capsys, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 120_000
