@@ -47,7 +47,7 @@ def draw(weights_by_title: dict[str, Tensor], words: list[str], path: str) -> No
     """Heat maps side by side: a row for each query, a column for each key."""
     figure = Figure(figsize=(7.6, 3.8), layout="constrained")
     for axes, (title, weights) in zip(figure.subplots(1, 2), weights_by_title.items(), strict=True):
-        axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1)
         axes.set_title(title, fontsize=11)
         axes.set_xticks(range(len(words)), words)
         axes.set_yticks(range(len(words)), words)
