@@ -71,7 +71,7 @@ def test_the_optimizer_has_the_published_settings(name, family):
     assert list(plan.betas) == COMMON["betas"]
     for field in ("weight_decay", "grad_clip", "final_lr_fraction"):
         assert getattr(plan, field) == COMMON[field], field
-    assert (WARMUP_TOKENS, TOKENS_PER_PARAMETER) == (COMMON["warmup_tokens"], COMMON["tokens_per_parameter"])
+    assert (COMMON["warmup_tokens"], COMMON["tokens_per_parameter"]) == (WARMUP_TOKENS, TOKENS_PER_PARAMETER)
 
 
 def test_nothing_drops_out():
