@@ -4,7 +4,8 @@
 
 DIR holds gpt-nano-sort-model.orig.json (weights) and gpt-nano-sort-t0-partials.orig.json (ids of three rows
 and 24 tensors of their forward pass), as made for the visualisation of a GPT at bbycroft.net/llm, and optionally
-hf/model.safetensors, the same weights under GPT-2's names. Every recorded tensor is compared with ours, and all 729 inputs are sorted.
+hf/model.safetensors, the same weights under GPT-2's names. Every recorded tensor is compared with ours, and all 729
+inputs are sorted.
 """
 
 import argparse

@@ -201,12 +201,12 @@ def real_run(steps, batch_size):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     machine = {key: value for key, value in environment().items() if key in MACHINE}
     machine["transformers"] = metadata.version("transformers")
-    found = {"date": date.today().isoformat(), "machine": machine}
+    found = {"date": date.today().isoformat(), "threads": given.threads, "machine": machine}
     variants = {
         "gelu_new": {"activation": "gelu_new"},
         "relu": {"activation": "relu"},

@@ -18,7 +18,14 @@ from cerebras_gpt.model.parametrization import TRUNCATION
 from cerebras_gpt.plan.families import mup, standard
 from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.laws import PUBLISHED_SP, PowerLaw
-from cerebras_gpt.plan.plan import TOKENS_PER_PARAMETER, WARMUP_TOKENS, optimal_steps, published_plan, role_table
+from cerebras_gpt.plan.plan import (
+    TOKENS_PER_PARAMETER,
+    WARMUP_TOKENS,
+    optimal_steps,
+    overridden,
+    published_plan,
+    role_table,
+)
 from cerebras_gpt.plan.plan import warmup_steps as steps_of_warmup
 from cerebras_gpt.plan.sizes import FAMILIES, SIZES, architecture
 from cerebras_gpt.train.optim import learning_rate, optimizer, set_learning_rate
@@ -140,6 +147,14 @@ def test_known_errors_of_the_readme_are_not_ours():
     assert (shape.n_heads, shape.d_head) == (32, 80)
     assert published_plan("256M").warmup_steps == 693 != wrong["256M"]["warmup_steps"]
     assert {plan.decay for plan in map(published_plan, SIZES)} == {"linear", wrong["decay"]}
+
+
+def test_what_the_readme_says_can_be_set_by_hand():
+    heads = overridden(published_plan("2.7B"), {"architecture.n_heads": "20"})
+    assert heads.architecture.d_head == heads.parametrization.d_head == 128
+    assert overridden(published_plan("256M"), {"warmup_steps": "1500", "decay": "cosine"}).warmup_steps == 1500
+    phase = {"batch_size": "720", "steps": "174335", "warmup_steps": "254"}
+    assert overridden(published_plan("13B"), phase).tokens == pytest.approx(published_plan("13B").tokens, rel=1e-5)
 
 
 def test_a_13b_of_ours_is_configured_as_the_hugging_face_release():
