@@ -113,10 +113,14 @@ def compare(shape, rows=2, length=None):
 
 
 @torch.no_grad()
-def compare_folded(shape, rows=2):
-    """Relative difference of the logits of a muP model and of transformers' GPT-2 with its folded weights."""
-    ours = lively(GPT(shape, mup(shape))).eval()
-    ids = batch_of(shape, rows).ids
+def compare_folded(name):
+    """Relative difference of the logits of a muP miniature and of transformers' GPT-2 with its folded weights.
+
+    The miniature has the width multiplier of its size, and so all the scales that are to be folded.
+    """
+    shape, published = miniature(name), published_plan(name, "mup").parametrization
+    ours = lively(GPT(shape, replace(mup(shape), width_multiplier=published.width_multiplier))).eval()
+    ids = batch_of(shape, rows=2).ids
     return relative(ours(ids), theirs(folded(ours)).eval()(input_ids=ids).logits)
 
 
@@ -216,7 +220,7 @@ def main():
     parts = {
         "miniature": lambda: {name: compare(miniature(name)) for name in SIZES},
         "variants": lambda: {name: compare(replace(miniature("111M"), **change)) for name, change in variants.items()},
-        "folded": lambda: {name: compare_folded(miniature(name)) for name in FAMILIES["mup"]},
+        "folded": lambda: {name: compare_folded(name) for name in FAMILIES["mup"]},
         "lockstep": lambda: lockstep(small_run()),
         "111M, 1,024 tokens": lambda: compare(architecture("111M"), rows=1, length=1024),
         "111M, lockstep on 2 x 256 tokens": lambda: lockstep(real_run(steps=5, batch_size=2), length=256),
