@@ -1,18 +1,20 @@
 """The pages about the paper hold the figures of today."""
 
+import json
 import runpy
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = runpy.run_path(str(ROOT / "benchmarks" / "paper_tables.py"))
+MEASURED = ROOT / "benchmarks" / "results"
+PROGRAM = runpy.run_path(str(ROOT / "benchmarks" / "paper"))
 
 
 @pytest.mark.parametrize("name", PROGRAM["PAGES"])
 def test_the_tables_are_those_of_today(name):
     page = (ROOT / "docs" / name).read_text("utf-8")
-    assert PROGRAM["filled"](page) == page, "run: python benchmarks/paper_tables.py"
+    assert PROGRAM["filled"](page) == page, "run: python benchmarks/paper"
 
 
 def test_every_table_is_on_a_page():
@@ -21,7 +23,9 @@ def test_every_table_is_on_a_page():
 
 
 def test_the_measured_figures_keep_their_bounds():
-    parity, nano = (PROGRAM["read"]("benchmarks", "results", PROGRAM[name]) for name in ("PARITY", "NANO_SORT"))
+    parity, nano = (
+        json.loads((MEASURED / f"2026-11-23-{name}.json").read_text("utf-8")) for name in ("parity", "nano-sort")
+    )
     real = [figures for name, figures in parity.items() if name.startswith("111M")]
     compared = [*parity["miniature"].values(), *parity["variants"].values(), *real, parity["lockstep"]]
     assert max(figures.get("logits", 0.0) for figures in compared) <= 1e-5
