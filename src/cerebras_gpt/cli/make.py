@@ -16,8 +16,13 @@ from cerebras_gpt.cli.app import Out, app, prepare_process
 
 if TYPE_CHECKING:
     from cerebras_gpt.plan.plan import Plan
+    from cerebras_gpt.plan.sizes import Family
 
 Sources = Annotated[list[str], typer.Argument(help="Text files, folders, or - for standard input.")]
+
+
+PUBLISHED_FAMILIES: "dict[bool, tuple[Family, Family]]" = {False: ("sp", "sp-yaml"), True: ("mup", "mup-yaml")}
+"""By whether muP was asked for: the family of the paper, and that of the released configurations."""
 
 
 def _time(minutes: float | None) -> float | None:
@@ -96,6 +101,7 @@ def plan(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A pack: the planner must know how much text there is.")] = None,
     mup: Annotated[bool, typer.Option("--mup", help="The published muP recipe of the size.")] = False,
+    yaml: Annotated[bool, typer.Option("--yaml", help="As the released files say where the paper differs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the plan to this file.")] = None,
 ) -> None:
@@ -105,8 +111,11 @@ def plan(
 
     if (size is None) == (minutes is None):
         raise ValueError("give a size (111M to 13B) or --minutes, one of the two")
+    if yaml and size is None:
+        raise ValueError("--yaml is about a published size; give one (111M to 13B)")
     if size is not None:
-        made = published_plan(size, "mup" if mup else "sp")
+        paper, released = PUBLISHED_FAMILIES[mup]
+        made = published_plan(size, released if yaml else paper)
     else:
         assert minutes is not None
         made = _plan_here(minutes, data)

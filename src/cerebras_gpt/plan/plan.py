@@ -155,7 +155,7 @@ def published_plan(
             "shape, batch, learning rate and decay: as published (Dey et al. 2023)",
             f"tokens: {TOKENS_PER_PARAMETER:g} per parameter, compute-optimal (Hoffmann et al. 2022)",
             f"warm-up: the published {WARMUP_TOKENS / 1e6:g}M tokens",
-            *((recipe.note,) if recipe.note else ()),
+            *recipe.notes,
         ),
     )
 
