@@ -25,7 +25,7 @@ from cerebras_gpt.record import read_metrics
 TARGETS = ("hf", "gguf")
 PROVE_TOKENS = 64
 PROMPT = "The people of the United States"
-PROBE = "Hello  world!\n\n\t'tis \u0001 caf\u00e9 \u4f60\u597d \U0001f680\U0001f468\u200d\U0001f469 <|endoftext|> 1234's  \n"
+PROBE = "Hello  it's!\n\n\t \u0001 caf\u00e9 \u4f60\u597d \U0001f680\U0001f468\u200d\U0001f469 <|endoftext|> 1234  \n"
 """A text that tokenizers like to differ on."""
 
 

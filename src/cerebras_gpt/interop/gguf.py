@@ -116,7 +116,8 @@ def write_gguf(path: Path, model: GPT, tokenizer: Tokenizer, kind: Kind, name: s
     for ours, parameter in model.named_parameters():
         type_ = types.GGMLQuantizationType[tensor_type(ours, tuple(parameter.shape), kind)]
         numbers = parameter.detach().cpu().float().contiguous().numpy()
-        writer.add_tensor(gguf_name(ours), types.quantize(numbers, type_), raw_dtype=type_)
+        with np.errstate(over="ignore"):  # a number too large for the type is found when the file is read back
+            writer.add_tensor(gguf_name(ours), types.quantize(numbers, type_), raw_dtype=type_)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -48,4 +48,4 @@ class Transformers:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids."""
-        return self.tokenizer.decode(ids)
+        return str(self.tokenizer.decode(list(ids)))
