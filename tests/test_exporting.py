@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from cerebras_gpt import checkpoint, exporting
+from cerebras_gpt import checkpoint, cli, exporting
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.errors import OURS, ending
 from cerebras_gpt.exporting import Ours, export_model
@@ -239,3 +239,15 @@ def test_relu_is_no_gguf(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="has no ReLU"):
         export_model(tmp_path / "run", "gguf", tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
+
+
+def test_the_verb_prints_the_proof(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_PROC_BIND", "false")  # the tests' process is not to be bound
+    command = ["export", str(trained), "--to", "gguf", "--type", "q8_0", "--out", str(tmp_path / "it.gguf")]
+    monkeypatch.setattr(sys, "argv", ["cerebras-gpt", *command])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert (ended.value.code, told.err) == (0, "")
+    assert told.out.splitlines()[1] == "folded: embeddings x 10, final norm x 0.05, query x 0.25"
+    assert "as trained: logits differ by" in told.out
