@@ -9,8 +9,6 @@ text (--data, the run's own pack by default), start from the same prompts out of
 import argparse
 import json
 import math
-import shlex
-import sys
 import tempfile
 from dataclasses import replace
 from datetime import date
@@ -204,7 +202,7 @@ def main():
     shape = lm.model.architecture
     found = {
         "date": date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/interop.py", "RUN", *sys.argv[2:]]),
+        "command": f"python benchmarks/interop.py RUN --windows {given.windows}",
         "machine": {key: value for key, value in environment().items() if key in MACHINE},
         "programs": {name: metadata.version(name) for name in PROGRAMS},
         "model": {"n_parameters": shape.n_parameters, "shape": [shape.d_model, shape.n_layers, shape.vocab_size]},
