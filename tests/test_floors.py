@@ -13,7 +13,7 @@ FLOORS = [
     {"train", "generate"},
     {"tasks", "serve"},
     {"evaluate", "report"},
-    {"quickstart", "doctor", "importing"},
+    {"quickstart", "doctor", "importing", "exporting"},
     {"cli", "__init__"},
     {"__main__"},
 ]
