@@ -228,7 +228,7 @@ def test_a_run_without_tokenizer_is_refused(tmp_path):
     model = initialize(GPT(SHAPE, mup(SHAPE, BASE)), torch.Generator().manual_seed(0))
     weights = {"model.safetensors": dict(model.named_parameters())}
     checkpoint.save(tmp_path / "run", 0, {"model.json": checkpoint.model_json(model)}, weights)
-    with pytest.raises(FileNotFoundError, match="no tokenizer at"):
+    with pytest.raises(FileNotFoundError, match="has a model but no tokenizer"):
         export_model(tmp_path / "run", "hf", tmp_path / "hf")
 
 
