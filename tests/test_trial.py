@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.errors import STOPPED, ending
 from cerebras_gpt.train import trial as trial_module
 from cerebras_gpt.train.execution import Execution
@@ -31,6 +32,13 @@ def losses(found):
     return [(o.name, o.loss, o.held_out) for o in found]
 
 
+def remember(path, trials, found, data):
+    """A record as a search leaves it that was interrupted after these trials."""
+    record, fingerprint = TrialRecord(path), Shards.open(data, "train").fingerprint
+    for trial, of_trial in zip(trials, found, strict=False):
+        record.add(trial_key(trial.plan, fingerprint, Execution()), of_trial)
+
+
 def test_an_outcome_is_reproducible_and_learned_something(trials, data, here):
     again = outcome(trials[2], data)
     assert losses([again]) == losses([here[2]])
@@ -44,23 +52,23 @@ def test_workers_give_the_same_bits_as_this_process_in_any_order(trials, data, h
 
 def test_a_search_goes_on_where_it_was_and_ends_the_same(trials, data, here, tmp_path, monkeypatch):
     record = tmp_path / "record.jsonl"
-    outcomes(trials[:2], data, record, workers=1)
+    remember(record, trials[:2], here, data)
     with record.open("a") as file:
         file.write('{"key": "to')  # torn by a kill
     found = outcomes(trials, data, record, workers=1)
     assert losses(found) == losses(here)
     monkeypatch.setattr(trial_module, "_Worker", lambda *_: pytest.fail("trained again"))
     assert outcomes(trials, data, record, workers=1) == found
+    assert len(TrialRecord(record).outcomes) == 4
     whole = [line for line in record.read_text().splitlines() if line.endswith("}")]
     assert len(whole) == 4 and len(record.read_text().splitlines()) == 5
 
 
 def test_a_trial_of_another_name_is_still_the_same_trial(trials, data, here, tmp_path):
-    record = TrialRecord(tmp_path / "record.jsonl")
-    fingerprint = trial_module._checked(trials, data)
-    record.add(trial_key(trials[0].plan, fingerprint, Execution()), here[0])
+    record = tmp_path / "record.jsonl"
+    remember(record, trials[:1], here, data)
     other = Trial("renamed", replace(trials[0].plan, name="renamed", reasons=("none",)))
-    assert outcomes([other, other], data, record.path, workers=1) == [here[0]._replace(name="renamed")] * 2
+    assert outcomes([other, other], data, record, workers=1) == [here[0]._replace(name="renamed")] * 2
 
 
 def test_what_decides_the_outcome_decides_the_key(tiny):
@@ -98,9 +106,9 @@ def test_a_killed_worker_is_told_by_the_name_of_its_trial(tiny, data, tmp_path):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_an_interrupt_keeps_the_record_and_ends_the_workers(tiny, trials, data, tmp_path):
+def test_an_interrupt_keeps_the_record_and_ends_the_workers(tiny, trials, data, here, tmp_path):
     record = tmp_path / "record.jsonl"
-    outcomes(trials[:1], data, record, workers=1)
+    remember(record, trials[:1], here, data)
 
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from cerebras_gpt.train.search import Findings, Search, rises
 
 RECORD, PICTURE = "trials.jsonl", "tuned.png"
 N_SHOWN = 10
+FEWEST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Tuning:
 
 def proxy_template(data: Path, d_model: int, n_layers: int, steps: int) -> Plan:
     """The proxy's run on a pack: the recipe of `plan --minutes` at that width, with a depth of its own."""
+    if steps < FEWEST_STEPS:
+        raise ValueError(f"{steps} steps teach a proxy nothing; give {FEWEST_STEPS} or more, such as 200")
     train = Shards.open(data, "train", verify=False)
     plan = small_plan(d_model, Text(train.vocab_size, train.n_tokens, train.n_bytes), steps)
     return overridden(plan, {"architecture.n_layers": str(n_layers)})

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cerebras_gpt import config
@@ -45,12 +47,8 @@ class Tuned:
     def __post_init__(self) -> None:
         if self.parametrization not in PARAMETRIZATIONS:
             raise ValueError(config.unknown("parametrization", self.parametrization, PARAMETRIZATIONS))
-        for name, value in (
-            ("peak_lr", self.peak_lr),
-            ("init_std", self.base.init_std),
-            ("embedding_scale", self.base.embedding_scale),
-        ):
-            if not 0 < value < float("inf"):
+        for name, value in {"peak_lr": self.peak_lr, **asdict(self.base)}.items():
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be positive and finite")
 
     @property
@@ -74,22 +72,45 @@ class Tuned:
             raise ValueError(f"{file} is not a tuned point: {error}") from None
 
 
+Recipe = Callable[[Plan], Plan]
+"""Gives a plan the learning rate and the parametrization that it shall have."""
+
+
+def as_published(plan: Plan) -> Plan:
+    """The plan with the values it has."""
+    return plan
+
+
 def tuned_plan(plan: Plan, tuned: Tuned) -> Plan:
     """The plan with the tuned learning rate, init std and embedding scale, carried over to its shape.
 
     The prediction is dropped, because it was for other values.
     """
-    parametrization = PARAMETRIZATIONS[tuned.parametrization](plan.architecture, tuned.base)
     base = tuned.base
     reason = (
         f"peak lr {tuned.peak_lr:.4g}, init std {base.init_std:.4g}, embedding scale {base.embedding_scale:.4g} "
         f"({tuned.parametrization}): tuned on a proxy of width {base.d_model} and {base.n_layers} layers with "
-        f"{tuned.n_samples} samples ({FILE} {tuned.hash}), in place of any values named above"
+        f"{tuned.n_samples} samples ({FILE} {tuned.hash}), in place of any such values above"
     )
     return replace(
         plan,
-        parametrization=parametrization,
+        parametrization=PARAMETRIZATIONS[tuned.parametrization](plan.architecture, base),
         peak_lr=tuned.peak_lr,
         prediction=None,
-        reasons=(*plan.reasons, reason),
+        reasons=(*plan.reasons, reason, *doubts(plan, tuned)),
     )
+
+
+def doubts(plan: Plan, tuned: Tuned) -> list[str]:
+    """What differs between the proxy and the plan that the parametrization does not carry values over."""
+    ours, theirs = plan.architecture, tuned.proxy.architecture
+    return [
+        f"caution: tuned at {what} {there:,}, planned at {here:,}; {tuned.parametrization} carries nothing over that"
+        for what, here, there, carriers in (
+            ("width", ours.d_model, theirs.d_model, ("mup", "completep")),
+            ("depth", ours.n_layers, theirs.n_layers, ("completep",)),
+            ("vocabulary", ours.vocab_size, theirs.vocab_size, ()),
+            ("tokens a step", plan.tokens_per_step, tuned.proxy.tokens_per_step, ()),
+        )
+        if here != there and tuned.parametrization not in carriers
+    ]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
+from cerebras_gpt import config
 from cerebras_gpt.plan.families import PARAMETRIZATIONS, Base
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.train.execution import Execution
@@ -78,8 +79,6 @@ class Space:
 
     def points(self, n: int, seed: int) -> list[Point]:
         """The first n points of a scrambled Sobol sequence; more points begin with the same ones."""
-        if n < 1:
-            raise ValueError(f"{n} samples find nothing; give 1 or more, such as 32")
         whole = qmc.Sobol(len(Point._fields), scramble=True, seed=seed).random_base2(math.ceil(math.log2(n)))
         ranges = self.axes().values()
         return [Point(*(range_.at(x) for range_, x in zip(ranges, row, strict=True))) for row in whole[:n].tolist()]
@@ -97,6 +96,10 @@ class Proxy:
     template: Plan
     """All but learning rate and parametrization."""
     parametrization: str = "mup"
+
+    def __post_init__(self) -> None:
+        if self.parametrization not in PARAMETRIZATIONS:
+            raise ValueError(config.unknown("parametrization", self.parametrization, PARAMETRIZATIONS))
 
     def base(self, point: Point) -> Base:
         """What the parametrization carries from the proxy to other shapes."""
@@ -162,6 +165,10 @@ class Search:
     n_samples: int
     seed: int = 0
     """Of the sequence of points; the proxy's own seed is in its template."""
+
+    def __post_init__(self) -> None:
+        if self.n_samples < 1:
+            raise ValueError(f"{self.n_samples} samples find nothing; give 1 or more, such as 40")
 
     def run(self, data: Path, record: Path, workers: int, execution: Execution) -> Findings:
         """Trains every sample, then the best of them with other seeds; goes on from the record.
