@@ -16,7 +16,7 @@ from cerebras_gpt.report.tune_figures import surface_figure, write_surface
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import Finalist, Findings, Proxy, Range, Sample, Search, Space
 from cerebras_gpt.train.trial import Outcome
-from cerebras_gpt.tune import PICTURE, RECORD, Tuning, proxy_template, table, tune
+from cerebras_gpt.tune import PICTURE, RECORD, proxy_template, table, tune
 
 N = 5
 QUICK = Execution("float32", 8)
@@ -61,12 +61,12 @@ def test_the_picture_is_there_and_is_not_empty(tuning):
     assert pixels[..., :3].std() > 0.02
 
 
-def test_the_table_names_the_choice_and_the_next_command(tuning):
+def test_the_table_names_the_choice_and_the_next_command(tuning, data):
     lines = table(tuning).splitlines()
     assert len(lines) >= N + 4
     assert f"{tuning.tuned.peak_lr:.4g}" in lines[1]  # the chosen one comes first
     assert lines[-1] == (
-        f"next: cerebras-gpt plan --minutes 5 --data DATA --tuned {tuning.out / 'tuned.json'} --out plan.json"
+        f"next: cerebras-gpt plan --minutes 5 --data {data} --tuned {tuning.out / 'tuned.json'} --out plan.json"
     )
 
 
@@ -135,5 +135,5 @@ def test_a_surface_with_diverged_samples_and_a_fixed_value_is_drawn(tmp_path):
 def test_a_choice_at_the_end_of_a_range_is_told(tuning):
     best = tuning.findings.best.point
     narrow = Space(peak_lr=Range(best.peak_lr, best.peak_lr * 2))
-    told = table(Tuning(replace(tuning.search, space=narrow), tuning.findings, tuning.tuned, tuning.out))
+    told = table(replace(tuning, search=replace(tuning.search, space=narrow)))
     assert "peak_lr is at the end of its range: widen it and search again" in told

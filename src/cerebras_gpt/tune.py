@@ -1,6 +1,7 @@
 """Tuning as a whole: a search on the proxy, its record, the chosen point in tuned.json, and a picture."""
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Tuning:
     search: Search
     findings: Findings
     tuned: Tuned
+    data: Path
     out: Path
 
 
@@ -66,7 +68,7 @@ def tune(search: Search, data: Path, out: Path, workers: int, execution: Executi
     )
     replace_text(out / FILE, tuned.to_json())
     write_surface(findings, search.space, out / PICTURE)
-    return Tuning(search, findings, tuned, out)
+    return Tuning(search, findings, tuned, data, out)
 
 
 def table(tuning: Tuning) -> str:
@@ -99,4 +101,5 @@ def _remarks(tuning: Tuning) -> list[str]:
         lines.append(f"a factor of two off costs, in nats per token: {costs}")
     for axis in tuning.search.space.edges(best.point):
         lines.append(f"{axis} is at the end of its range: widen it and search again")
-    return [*lines, f"next: cerebras-gpt plan --minutes 5 --data DATA --tuned {tuning.out / FILE} --out plan.json"]
+    data, file = shlex.quote(str(tuning.data)), shlex.quote(str(tuning.out / FILE))
+    return [*lines, f"next: cerebras-gpt plan --minutes 5 --data {data} --tuned {file} --out plan.json"]
