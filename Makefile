@@ -6,6 +6,7 @@ MINUTES ?= 5
 OUT    ?= runs/quickstart
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test lint bench lock clean
 
@@ -25,15 +26,17 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/training_step.py
 
 # The text packages are read as files, so nothing that their own code would need is in the lock: hence --no-deps.
-# torch comes last; the third line adds only what a CUDA build of it asks for.
+# torch comes last, from a build on this disk that pip is told of if there is one (--no-index); the line after it adds
+# only what a CUDA build asks for.
 $(READY): requirements/lock.txt requirements/torch.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing locked requirements into $(VENV) (once, about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/lock.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/torch.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PIP) --no-deps --require-hashes -r requirements/lock.txt
+	@$(PIP) --no-deps --require-hashes --no-index -r requirements/torch.txt 2>/dev/null \
+	    || $(PIP) --no-deps --require-hashes -r requirements/torch.txt
+	@$(PIP) torch==2.13.0
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
 # Needs uv; run after changing pyproject.toml.

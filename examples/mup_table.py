@@ -1,36 +1,52 @@
-"""The standard and the muP recipe of one published size side by side, role by role.
+"""SP, muP and CompleteP at one published size, side by side: one table of roles with three sets of values.
 
 python examples/mup_table.py 111M
 """
 
 import sys
+from collections.abc import Iterable
 
-from cerebras_gpt.plan.plan import Plan, published_plan, role_table
+from cerebras_gpt.model.parametrization import ROLES, Parametrization, Row
+from cerebras_gpt.plan.families import COMPLETEP_BASE, completep, mup, standard
+from cerebras_gpt.plan.sizes import MUP_PEAK_LR, SIZES, architecture
 
-ROW = "{:<16} {:>12} {:>12}   {:>12} {:>12}"
+LINE = "{:<16} {:>12} {:>12} {:>12}"
+MEANING = {
+    "init_std": "init std",
+    "lr_scale": "peak lr times",
+    "decay_scale": "decay times",
+    "eps_scale": "epsilon times",
+}
+FORWARD = ("embedding_scale", "attention_scale", "residual_scale", "logit_scale")
 
 
-def forward_scales(plan: Plan) -> dict[str, float]:
-    """The three factors that act in the forward pass."""
-    table = plan.parametrization
-    return {
-        "embedding scale": table.embedding_scale,
-        "attention scale": table.attention_scale,
-        "logit scale": table.logit_scale,
-    }
+def show(title: str, figures: Iterable[object]) -> None:
+    """One line: a title and three figures."""
+    print(LINE.format(title, *(f"{figure:.5g}" if isinstance(figure, float) else str(figure) for figure in figures)))
+
+
+def show_roles(tables: list[Parametrization]) -> None:
+    """What each role of tensor starts with and how it learns."""
+    for field in Row._fields:
+        print(f"\n{MEANING[field]}")
+        for role in ROLES:
+            show(f"  {role}", [getattr(table.row(role), field) for table in tables])
 
 
 def main() -> None:
-    """Prints init std and peak learning rate of each role, then the forward scales."""
+    """Prints a block for each column of the table, then the scales of the forward pass."""
     size = sys.argv[1] if len(sys.argv) > 1 else "111M"
-    sp, mup = published_plan(size, "sp"), published_plan(size, "mup")
-    print(ROW.format(size, "SP init std", "SP peak lr", "muP init std", "muP peak lr"))
-    for ours, theirs in zip(role_table(sp), role_table(mup), strict=True):
-        figures = (ours.init_std, ours.peak_lr, theirs.init_std, theirs.peak_lr)
-        print(ROW.format(ours.role, *(f"{figure:.5g}" for figure in figures)))
-    print()
-    for (name, ours), theirs in zip(forward_scales(sp).items(), forward_scales(mup).values(), strict=True):
-        print(ROW.format(name, f"{ours:.5g}", "", f"{theirs:.5g}", ""))
+    shape = architecture(size)
+    show(size, ["SP", "muP", "CompleteP"])
+    show("peak lr", [SIZES[size].peak_lr, MUP_PEAK_LR, "to be tuned"])
+    tables = [standard(shape), mup(shape), completep(shape)]
+    show("width times", [table.width_multiplier for table in tables])
+    show("depth times", [table.depth_multiplier for table in tables])
+    show_roles(tables)
+    print("\nforward")
+    for name in FORWARD:
+        show(f"  {name.replace('_', ' ')}", [getattr(table, name) for table in tables])
+    print(f"\nCompleteP is shown from a proxy of width {COMPLETEP_BASE.d_model} and depth {COMPLETEP_BASE.n_layers}.")
 
 
 if __name__ == "__main__":

@@ -191,6 +191,27 @@ def test_plan_gives_json_on_standard_output_and_in_a_file(call, tmp_path):
     assert (tmp_path / "new" / "plan.json").read_text() == out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "decay", "std"),
+    [
+        (["13B"], "cosine", 0.0022361),
+        (["13B", "--yaml"], "cosine", 0.0025),
+        (["2.7B", "--mup", "--yaml"], "cosine", 0.0),
+    ],
+)
+def test_plan_gives_the_released_recipe_on_request(call, arguments, decay, std):
+    code, out, err = call("plan", *arguments)
+    assert (code, err) == (0, "")
+    assert f"{decay} decay" in out
+    assert not std or f"{std:.5g} " in next(line for line in out.splitlines() if line.startswith("residual_out"))
+
+
+def test_the_released_recipe_needs_a_size(call):
+    code, _, err = call("plan", "--minutes", "1", "--yaml")
+    assert code == MISTAKE
+    assert "--yaml is about a published size" in err
+
+
 def test_text_becomes_tokenizer_and_pack_that_verify(call, tmp_path, documents):
     texts = tmp_path / "texts"
     texts.mkdir()

@@ -36,5 +36,20 @@ def test_the_family_is_a_line_for_each_size(monkeypatch, capsys):
 @pytest.mark.parametrize(("arguments", "hidden"), [((), 0.046188), (("2.7B",), 0.025298)])
 def test_the_mup_table_has_the_published_stds(arguments, hidden, monkeypatch, capsys):
     lines = run("mup_table.py", monkeypatch, capsys, *arguments).splitlines()
-    row = next(line.split() for line in lines if line.startswith("hidden"))
-    assert [float(figure) for figure in (row[1], row[3])] == pytest.approx([0.02, hidden], abs=1e-6)
+    row = lines[lines.index("init std") + 2].split()
+    assert row[0] == "hidden"
+    assert [float(figure) for figure in row[1:3]] == pytest.approx([0.02, hidden], abs=1e-6)
+
+
+def test_the_mup_table_shows_what_completep_adds(monkeypatch, capsys):
+    lines = run("mup_table.py", monkeypatch, capsys, "111M").splitlines()  # width times 3, depth times 5
+    assert lines[lines.index("decay times") + 2].split() == ["hidden", "1", "1", "3"]
+    assert lines[lines.index("epsilon times") + 2].split() == ["hidden", "1", "1", "0.066667"]
+    assert ["residual", "scale", "1", "1", "0.2"] in [line.split() for line in lines]
+
+
+def test_the_attention_picture_is_a_small_png(tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "attention.png"
+    run("attention_picture.py", monkeypatch, capsys, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 120_000

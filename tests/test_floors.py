@@ -13,7 +13,7 @@ FLOORS = [
     {"train", "generate"},
     {"tasks", "serve"},
     {"evaluate", "report"},
-    {"quickstart", "doctor", "tune"},
+    {"quickstart", "doctor", "importing", "tune"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -9,12 +9,14 @@ from torch.nn import functional as F
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import ACTIVATIONS, GPT, initialize, roles
 from cerebras_gpt.model.parametrization import ROLES, TRUNCATION, Parametrization
-from cerebras_gpt.plan.families import Base, mup, standard
+from cerebras_gpt.plan.families import Base, completep, mup, standard
 from cerebras_gpt.plan.sizes import small_architecture
 
 TRUNCATED_STD = 0.8796  # of a unit normal cut at 2 standard deviations
 TINY = Architecture(8, 2, 2, vocab_size=11, seq_len=6)
 SMALL = Architecture(64, 3, 4, vocab_size=101, seq_len=32)
+UNTIED = replace(SMALL, tied=False)
+NARROW = replace(UNTIED, d_embedding=24)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -211,9 +213,10 @@ def test_gradients_are_central_differences(activation):
         assert (parameter.grad * direction).sum().item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-7), name
 
 
-def test_every_parameter_learns():
-    model = network(SMALL, lively(SMALL))
-    loss_of(model, tokens(SMALL, 2)).backward()
+@pytest.mark.parametrize("shape", [SMALL, UNTIED, NARROW], ids=["tied", "untied", "narrow"])
+def test_every_parameter_learns(shape):
+    model = network(shape, lively(shape))
+    loss_of(model, tokens(shape, 2)).backward()
     for name, parameter, _ in roles(model):
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -228,3 +231,59 @@ def test_a_few_steps_learn_a_batch_by_heart():
         loss.backward()
         optimizer.step()
     assert loss.item() < 1.0
+
+
+def test_an_untied_head_is_a_table_of_its_own():
+    ids = tokens(SMALL, 2)
+    model = network(UNTIED, lively(UNTIED))
+    loss_of(model, ids).backward()
+    table, head = model.token_embedding.weight, model.head_table
+    assert head is model.head.weight and head.data_ptr() != table.data_ptr()
+    unseen = [token for token in range(SMALL.vocab_size) if token not in ids[:, :-1]]
+    assert not table.grad[unseen].any()  # only rows that were read
+    assert head.grad.abs().amax(1).min() > 0  # a probability for every token
+
+
+def test_a_tied_head_is_the_token_table():
+    model = network(SMALL, lively(SMALL))
+    assert model.head is None and model.head_table is model.token_embedding.weight
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_table_as_wide_as_the_network_is_no_other_network(tied):
+    plain = replace(SMALL, tied=tied)
+    same = replace(plain, d_embedding=SMALL.d_model)
+    one, other = network(plain, lively(plain)), network(same, lively(same))
+    assert [name for name, _ in one.named_parameters()] == [name for name, _ in other.named_parameters()]
+    assert not any(name.startswith("projection") for name, _ in other.named_parameters())
+    assert torch.equal(one(tokens(SMALL, 2)), other(tokens(SMALL, 2)))
+
+
+def test_one_projection_maps_the_sum_of_narrow_tables():
+    model, ids = network(NARROW, lively(NARROW)), tokens(NARROW, 2)
+    assert {item.name: item.role for item in roles(model)}["projection.weight"] == "embedding"
+    assert model.projection.bias is None
+    table = model.token_embedding.weight[ids] + model.position_embedding.weight[: NARROW.seq_len]  # (B, T, E)
+    x = table @ model.projection.weight.T * model.parametrization.embedding_scale  # (B, T, C)
+    for block in model.blocks:
+        x = block(x)
+    expected = model.logits(model.norm(x) * model.parametrization.logit_scale)
+    assert torch.allclose(model(ids), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_residual_scale_multiplies_both_branches():
+    table = replace(lively(SMALL), depth_multiplier=4.0)
+    model = network(SMALL, table)
+    block, x = model.blocks[1], torch.randn(2, 5, SMALL.d_model, generator=torch.Generator().manual_seed(0))
+    half_way = x + 0.25 * block.attention(block.norm_attention(x))
+    expected = half_way + 0.25 * block.feed_forward(block.norm_feed_forward(half_way))
+    assert table.residual_scale == 0.25
+    assert torch.allclose(block(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_completep_at_the_base_depth_with_neutral_powers_is_mup():
+    base = Base(d_model=32, n_layers=SMALL.n_layers, init_std=0.08, embedding_scale=10.0)
+    table = completep(SMALL, base)
+    assert table.residual_scale == 1.0
+    neutral = replace(table, residual_init_power=0.5, decay_power=0.0, eps_power=0.0)
+    assert neutral == mup(SMALL, base)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from cerebras_gpt.model.gpt import GPT, initialize, roles
-from cerebras_gpt.plan.families import mup, standard
+from cerebras_gpt.plan.families import completep, mup, standard
 from cerebras_gpt.train.optim import learning_rate, optimizer, prepare_state, set_learning_rate, state_tensors
 
 
-@pytest.fixture(params=[standard, mup], ids=["sp", "mup"])
+@pytest.fixture(params=[standard, mup, completep], ids=["sp", "mup", "completep"])
 def plan(request, tiny):
     return dataclasses.replace(tiny, parametrization=request.param(tiny.architecture))
 
@@ -54,7 +54,7 @@ def test_every_parameter_gets_the_table_s_share_of_the_rate(plan, model):
         group = group_by_id.pop(id(parameter))
         assert group["lr"] == 0.5 * row.lr_scale
         assert group["weight_decay"] == plan.weight_decay * row.decay_scale
-        assert (group["betas"], group["eps"]) == (plan.betas, plan.adam_eps)
+        assert (group["betas"], group["eps"]) == (plan.betas, plan.adam_eps * row.eps_scale)
     assert not group_by_id
 
 

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cerebras_gpt.model.architecture import Architecture
-from cerebras_gpt.plan.families import standard
+from cerebras_gpt.plan.families import Base, completep, standard
 from cerebras_gpt.plan.plan import Plan, Prediction, describe, overridden, published_plan, role_table
 from cerebras_gpt.plan.sizes import FAMILIES
 
@@ -162,3 +163,12 @@ def test_the_description_holds_the_figures():
 def test_the_description_holds_the_prediction():
     plan = Plan("a", SHAPE, standard(SHAPE), 4, 10, 2, 1e-3, prediction=Prediction("mine", 1.5, 1.4, 1.6))
     assert dict(describe(plan))["predicted loss"] == "1.500 bits per byte (1.400 to 1.600; mine)"
+
+
+def test_another_depth_of_completep_needs_its_multiplier():
+    plan = replace(SMALL, parametrization=completep(SHAPE, Base(n_layers=1)))
+    layers = {"architecture.n_layers": str(2 * SHAPE.n_layers)}
+    with pytest.raises(ValueError, match=r"another n_layers also needs parametrization\.depth_multiplier"):
+        overridden(plan, layers)
+    deep = overridden(plan, layers | {"parametrization.depth_multiplier": str(2 * SHAPE.n_layers)})
+    assert deep.parametrization == completep(deep.architecture, Base(n_layers=1))

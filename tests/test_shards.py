@@ -158,7 +158,7 @@ def test_the_account_of_the_source_is_kept(tmp_path):
 
 
 def test_progress_tells_the_bytes_packed_so_far(tmp_path, monkeypatch):
-    monkeypatch.setattr("cerebras_gpt.data.shards.BATCH_CHARACTERS", 500)
+    monkeypatch.setattr("cerebras_gpt.data.encoding.BATCH_CHARACTERS", 500)
     told = []
     pack(DOCUMENTS, TOKENIZER, tmp_path / "pack", 0.2, progress=told.append)
     assert len(told) > 3 and told == sorted(told)

@@ -3,4 +3,7 @@
 from cerebras_gpt.cli import make, tune, use, verify  # noqa: F401  (each verb registers itself)
 from cerebras_gpt.cli.app import main
 
+# isort: split
+from cerebras_gpt.cli import importing  # noqa: F401  (after the walk, as help lists the verbs in this order)
+
 __all__ = ["main"]

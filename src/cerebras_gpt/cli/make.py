@@ -17,9 +17,14 @@ from cerebras_gpt.cli.app import Out, app, prepare_process
 
 if TYPE_CHECKING:
     from cerebras_gpt.plan.plan import Plan
+    from cerebras_gpt.plan.sizes import Family
     from cerebras_gpt.plan.tuned import Recipe
 
 Sources = Annotated[list[str], typer.Argument(help="Text files, folders, or - for standard input.")]
+
+
+PUBLISHED_FAMILIES: "dict[bool, tuple[Family, Family]]" = {False: ("sp", "sp-yaml"), True: ("mup", "mup-yaml")}
+"""By whether muP was asked for: the family of the paper, and that of the released configurations."""
 
 
 def _time(minutes: float | None) -> float | None:
@@ -101,6 +106,7 @@ def plan(
     tuned: Annotated[
         Path | None, typer.Option(help="What `tune` found: its values, carried over to this shape.")
     ] = None,
+    yaml: Annotated[bool, typer.Option("--yaml", help="As the released files say where the paper differs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the plan to this file.")] = None,
 ) -> None:
@@ -110,9 +116,12 @@ def plan(
 
     if (size is None) == (minutes is None):
         raise ValueError("give a size (111M to 13B) or --minutes, one of the two")
+    if yaml and size is None:
+        raise ValueError("--yaml is about a published size; give one (111M to 13B)")
     recipe = _recipe(tuned)
     if size is not None:
-        made = recipe(published_plan(size, "mup" if mup else "sp"))
+        paper, released = PUBLISHED_FAMILIES[mup]
+        made = recipe(published_plan(size, released if yaml else paper))
     else:
         assert minutes is not None
         made = _plan_here(minutes, data, recipe)

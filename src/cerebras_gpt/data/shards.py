@@ -4,65 +4,42 @@ import os
 import shutil
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from cerebras_gpt.data.accounting import Accounting
 from cerebras_gpt.data.documents import Document
-from cerebras_gpt.data.held_out import Part, split_documents
+from cerebras_gpt.data.encoding import Encoded, Source, as_they_are, encoded
+from cerebras_gpt.data.held_out import split_documents
 from cerebras_gpt.data.manifest import FORMAT, MANIFEST, SPLITS, TOKENIZER, VERSION, Manifest, read_manifest, verify
+from cerebras_gpt.data.token_documents import TokenDocument, split_token_documents
 from cerebras_gpt.data.token_files import SplitWriter, token_dtype, write_file
 from cerebras_gpt.files import sync_folder
-from cerebras_gpt.text.tokenizer import Tokenizer, pieces
+from cerebras_gpt.text.tokenizer import Tokenizer
 
-__all__ = ["Manifest", "Shards", "pack", "read_manifest", "verify"]
+__all__ = ["Manifest", "Shards", "pack", "pack_ids", "read_manifest", "verify"]
 
-BATCH_CHARACTERS = 1 << 22  # encoded at once; bounds the memory whatever the length of a document
 DECODED_TOKENS = 1 << 18  # decoded at once
 
 
-class _Piece(NamedTuple):
-    split: str
-    text: str
-    is_first: bool
-    """It starts a document."""
-
-
-def _pieces(parts: Iterable[Part]) -> Iterator[_Piece]:
-    for part in parts:
-        for index, text in enumerate(pieces(part.text)):
-            yield _Piece(part.split, text, index == 0)
-
-
-def _batches(stream: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    batch: list[_Piece] = []
-    n_characters = 0
-    for piece in stream:
-        batch.append(piece)
-        n_characters += len(piece.text) + 1  # empty texts count too
-        if n_characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, n_characters = [], 0
-    if batch:
-        yield batch
-
-
-def _write_parts(
-    parts: Iterable[Part], tokenizer: Tokenizer, writers: dict[str, SplitWriter], progress: Callable[[int], None]
+def _write_batches(
+    batches: Iterable[list[Encoded]],
+    tokenizer: Tokenizer,
+    writers: dict[str, SplitWriter],
+    progress: Callable[[int], None],
 ) -> None:
-    for batch in _batches(_pieces(parts)):
-        for piece, ids in zip(batch, tokenizer.encode_batch([piece.text for piece in batch]), strict=True):
+    for batch in batches:
+        for piece in batch:
             writer = writers[piece.split]
             if piece.is_first:
                 _end_document(writer, tokenizer)
                 writer.start_document()
-            writer.write(ids, len(piece.text.encode()))
+            writer.write(piece.ids, piece.n_bytes)
         progress(sum(writer.n_bytes for writer in writers.values()))
     for writer in writers.values():
         _end_document(writer, tokenizer)
@@ -74,7 +51,7 @@ def _end_document(writer: SplitWriter, tokenizer: Tokenizer) -> None:
 
 
 def _write_pack(
-    documents: Iterable[Document],
+    source: Source,
     tokenizer: Tokenizer,
     folder: Path,
     val_fraction: float,
@@ -82,10 +59,9 @@ def _write_pack(
 ) -> Manifest:
     """Everything but the manifest, which is given back."""
     dtype = token_dtype(tokenizer.vocab_size)
-    splitting = split_documents(documents, val_fraction)
     writers = {name: SplitWriter(folder, name, dtype) for name in SPLITS}
     try:
-        _write_parts(splitting.parts, tokenizer, writers, progress)
+        _write_batches(source.batches, tokenizer, writers, progress)
         splits = {name: writer.finish() for name, writer in writers.items()}
     finally:
         for writer in writers.values():
@@ -105,7 +81,7 @@ def _write_pack(
         vocab_size=tokenizer.vocab_size,
         tokenizer_hash=tokenizer.hash,
         tokenizer=write_file(folder / TOKENIZER, tokenizer.to_json()),
-        held_out_rule=splitting.rule,
+        held_out_rule=source.held_out_rule,
         train=splits["train"],
         val=splits["val"],
         accounting=None,
@@ -154,13 +130,40 @@ def pack(
     `out` appears only when it is complete and durable, in place of an older pack if there was one; a failure leaves
     nothing behind. `progress` is told the bytes of text packed so far.
     """
-    out = out.resolve()
     _check_replaceable(out)
+    splitting = split_documents(documents, val_fraction)
+    source = Source(splitting.rule, encoded(splitting.parts, tokenizer))
+    return _pack(source, tokenizer, out, val_fraction, accounting, progress)
+
+
+def pack_ids(
+    documents: Iterable[TokenDocument],
+    tokenizer: Tokenizer,
+    out: Path,
+    val_fraction: float = 0.05,
+    progress: Callable[[int], None] | None = None,
+) -> Manifest:
+    """The same from documents that are ids of the tokenizer already; they are written as they are."""
+    _check_replaceable(out)
+    division = split_token_documents(documents, val_fraction)
+    source = Source(division.rule, as_they_are(division, tokenizer))
+    return _pack(source, tokenizer, out, val_fraction, None, progress)
+
+
+def _pack(
+    source: Source,
+    tokenizer: Tokenizer,
+    out: Path,
+    val_fraction: float,
+    accounting: Accounting | None,
+    progress: Callable[[int], None] | None,
+) -> Manifest:
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     partial.mkdir()
     try:
-        manifest = _write_pack(documents, tokenizer, partial, val_fraction, progress or (lambda n_bytes: None))
+        manifest = _write_pack(source, tokenizer, partial, val_fraction, progress or (lambda n_bytes: None))
         manifest = replace(manifest, accounting=accounting.to_mapping() if accounting else None)
         write_file(partial / MANIFEST, manifest.to_json())
         sync_folder(partial)

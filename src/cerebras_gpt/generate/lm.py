@@ -38,6 +38,10 @@ class LM:
     def load(cls, path: Path) -> Self:
         """The model of a checkpoint folder, or of the newest checkpoint of a run folder that verifies."""
         folder = checkpoint.resolve(path)
+        if not (folder / "tokenizer.json").exists():
+            raise FileNotFoundError(
+                f"{folder} has a model but no tokenizer; import the model again with --tokenizer FILE or gpt2"
+            )
         return cls(checkpoint.load_model(folder), Tokenizer.load(folder / "tokenizer.json"))
 
     def generate(

@@ -1,4 +1,4 @@
-"""Cross-entropy of a tied head, formed in chunks so that the (tokens x vocabulary) logits never exist whole."""
+"""Cross-entropy of the head, formed in chunks so that the (tokens x vocabulary) logits never exist whole."""
 
 import torch
 from torch import Tensor

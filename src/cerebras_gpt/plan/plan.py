@@ -155,7 +155,7 @@ def published_plan(
             "shape, batch, learning rate and decay: as published (Dey et al. 2023)",
             f"tokens: {TOKENS_PER_PARAMETER:g} per parameter, compute-optimal (Hoffmann et al. 2022)",
             f"warm-up: the published {WARMUP_TOKENS / 1e6:g}M tokens",
-            *((recipe.note,) if recipe.note else ()),
+            *recipe.notes,
         ),
     )
 
@@ -173,6 +173,9 @@ def overridden(plan: Plan, settings: Mapping[str, str]) -> Plan:
     multiplier = "parametrization.width_multiplier"
     if architecture.d_model != plan.architecture.d_model and multiplier not in settings:
         raise ValueError(f"another d_model also needs {multiplier}: 1 in SP, d_model / base width in muP")
+    depth, table = "parametrization.depth_multiplier", plan.parametrization
+    if architecture.n_layers != table.n_layers and not table.residual_init_power and depth not in settings:
+        raise ValueError(f"another n_layers also needs {depth}: n_layers / base depth in CompleteP")
     follows = {
         "parametrization.n_layers": str(architecture.n_layers),
         "parametrization.d_head": str(architecture.d_head),

@@ -1,6 +1,8 @@
 """The published sizes and their continuation to small ones: shapes and recipes."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from cerebras_gpt import config
@@ -8,7 +10,9 @@ from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.parametrization import Parametrization
 from cerebras_gpt.plan.families import mup, standard
 
-Family = Literal["sp", "mup"]
+Family = Literal["sp", "mup", "sp-yaml", "mup-yaml"]
+"""As the paper says, and as the released configurations say where those differ."""
+
 Decay = Literal["linear", "cosine"]
 
 
@@ -24,33 +28,38 @@ class Size(NamedTuple):
     """Peak learning rate in the standard parametrization."""
     decay: Decay
     adam_eps: float = 1e-8
-    note: str = ""
-    """Where the released standard run differs from what this row can say."""
+    notes: tuple[str, ...] = ()
+    """Where sources differ, and what this row cannot say."""
 
 
-NOTE_13B = "released run: 720 sequences a step for its first 84e9 tokens, then 1080; residual_out std 0.0025"
+NOTE_STD = "residual_out std: 0.02/sqrt(2 L) by the rule (sp), 0.0025 as configured in the release (sp-yaml)"
+NOTE_DECAY = "decay: linear as in the paper (mup), cosine as configured in the release (mup-yaml)"
+NOTE_PHASES = "released run: 720 sequences a step for its first 84e9 tokens, then 1080"
 
 SIZES: dict[str, Size] = {
     "111M": Size(768, 10, 12, 120, 6e-4, "linear"),
     "256M": Size(1088, 14, 17, 264, 6e-4, "linear"),
     "590M": Size(1536, 18, 12, 264, 2e-4, "linear"),
-    "1.3B": Size(2048, 24, 16, 528, 2e-4, "cosine", note="released residual_out std: 0.0025, not 0.02/sqrt(2 L)"),
+    "1.3B": Size(2048, 24, 16, 528, 2e-4, "cosine", notes=(NOTE_STD,)),
     "2.7B": Size(2560, 32, 32, 528, 2e-4, "cosine"),
     "6.7B": Size(4096, 32, 32, 1040, 1.2e-4, "linear", adam_eps=1e-9),
-    "13B": Size(5120, 40, 40, 1080, 1.2e-4, "cosine", adam_eps=1e-9, note=NOTE_13B),
+    "13B": Size(5120, 40, 40, 1080, 1.2e-4, "cosine", adam_eps=1e-9, notes=(NOTE_STD, NOTE_PHASES)),
 }
 
 PUBLISHED_VOCAB_SIZE = 50257
 PUBLISHED_SEQ_LEN = 2048
 
 RELEASED_RESIDUAL_OUT_STD = {"1.3B": 0.0025, "13B": 0.0025}
-"""Where the released configurations print the value of 32 layers; plans use 0.02/sqrt(2 L), like all others."""
+"""Where the released configurations print the value of 32 layers; `sp` uses 0.02/sqrt(2 L), like all others."""
 
 MUP_PEAK_LR = 6e-3
 """eta_base, tuned once on a proxy of width 256 and used at every muP size."""
 
 MUP_DECAY: Decay = "linear"
-"""As in the paper, for all sizes; the released muP configurations of 1.3B and 2.7B say cosine."""
+"""As in the paper, for all sizes."""
+
+RELEASED_MUP_DECAY: dict[str, Decay] = {"1.3B": "cosine", "2.7B": "cosine"}
+"""Where the released muP configurations say otherwise."""
 
 
 class Recipe(NamedTuple):
@@ -59,12 +68,36 @@ class Recipe(NamedTuple):
     peak_lr: float
     decay: Decay
     parametrization: Callable[[Architecture], Parametrization]
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
+
+def with_residual_out_std(std: float) -> Callable[[Architecture], Parametrization]:
+    """The standard parametrization whose residual projections start with that std at the given shape."""
+
+    def parametrization(architecture: Architecture) -> Parametrization:
+        table = standard(architecture)
+        power = math.log(table.base_init_std / std) / math.log(2 * architecture.n_layers)
+        return replace(table, residual_init_power=power)
+
+    return parametrization
+
+
+SP = {name: Recipe(size.peak_lr, size.decay, standard, size.notes) for name, size in SIZES.items()}
+MUP = {
+    name: Recipe(MUP_PEAK_LR, MUP_DECAY, mup, (NOTE_DECAY,) if name in RELEASED_MUP_DECAY else ())
+    for name in ("111M", "256M", "590M", "1.3B", "2.7B")
+}
+SP_YAML = {
+    name: SP[name]._replace(parametrization=with_residual_out_std(std))
+    for name, std in RELEASED_RESIDUAL_OUT_STD.items()
+}
+MUP_YAML = {name: MUP[name]._replace(decay=decay) for name, decay in RELEASED_MUP_DECAY.items()}
 
 FAMILIES: dict[Family, dict[str, Recipe]] = {
-    "sp": {name: Recipe(size.peak_lr, size.decay, standard, size.note) for name, size in SIZES.items()},
-    "mup": {name: Recipe(MUP_PEAK_LR, MUP_DECAY, mup) for name in ("111M", "256M", "590M", "1.3B", "2.7B")},
+    "sp": SP,
+    "mup": MUP,
+    "sp-yaml": SP | SP_YAML,
+    "mup-yaml": MUP | MUP_YAML,
 }
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -151,7 +151,10 @@ def _bytes_by_id(backend: tokenizers.Tokenizer) -> list[bytes]:
     byte_by_letter = {letter: byte for byte, letter in byte_letters().items()}
     vocabulary = backend.get_vocab(with_added_tokens=False)
     added = backend.get_added_tokens_decoder()
-    table = [b""] * (max([*vocabulary.values(), *added]) + 1)
+    size = max([*vocabulary.values(), *added]) + 1
+    if size > 2 * (len(vocabulary) + len(added)):  # a table of its size would be mostly holes
+        raise ValueError(f"its ids go up to {size - 1:,}, for {len(vocabulary):,} tokens; number them from 0")
+    table = [b""] * size
     for token, index in vocabulary.items():
         if index in added:
             continue
@@ -195,6 +198,19 @@ def train_tokenizer_up_to(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     backend.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
     return _with_end_of_text(backend)
+
+
+def tokenizer_from_merges(vocabulary: Mapping[str, object], merges: Sequence[tuple[str, ...]]) -> Tokenizer:
+    """The tokenizer of GPT-2's two older files: ids by token, and the pairs that are merged, first ones first."""
+    if END_OF_TEXT not in vocabulary:
+        raise ValueError(f"its vocabulary lacks {END_OF_TEXT}")
+    ids = {token: index for token, index in vocabulary.items() if type(index) is int}
+    if sorted(ids.values()) != list(range(len(vocabulary))):
+        raise ValueError(f"its ids are not the numbers from 0 to {len(vocabulary) - 1:,}, each once")
+    if wrong := [pair for pair in merges if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys()]:
+        raise ValueError(f"its merge {' '.join(wrong[0])[:80]!r} is not of two tokens that make one")
+    pairs = [(left, right) for left, right in merges]
+    return _with_end_of_text(_byte_level(models.BPE(vocab=ids, merges=pairs)))
 
 
 def gpt2_tokenizer() -> Tokenizer:
