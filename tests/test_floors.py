@@ -13,7 +13,7 @@ FLOORS = [
     {"train", "generate"},
     {"tasks", "serve"},
     {"evaluate", "report"},
-    {"quickstart", "doctor", "importing", "exporting"},
+    {"quickstart", "doctor", "tune", "importing", "exporting"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cerebras_gpt.process import bind_threads
+from cerebras_gpt.process import bind_threads, n_cores, unbound_children
 
 SETTINGS = ("OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS")
 MEMORY = """
@@ -60,3 +60,13 @@ def test_freed_memory_is_kept():
 
     assert resident("give back") < 1 << 24
     assert resident("keep") > 1 << 25
+
+
+def test_children_compute_on_one_thread_and_are_bound_to_no_core(monkeypatch):
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    told = [sys.executable, "-c", "import os; print(os.getenv('OMP_NUM_THREADS'), os.getenv('OMP_PROC_BIND'))"]
+    with unbound_children():
+        assert subprocess.run(told, capture_output=True, text=True, check=True).stdout.split() == ["1", "None"]
+    assert os.environ["OMP_PROC_BIND"] == "close" and "OMP_NUM_THREADS" not in os.environ
+    assert n_cores() >= 1

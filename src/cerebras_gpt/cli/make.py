@@ -7,6 +7,7 @@ import json
 import math
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from cerebras_gpt.cli.app import Out, app, prepare_process
 if TYPE_CHECKING:
     from cerebras_gpt.plan.plan import Plan
     from cerebras_gpt.plan.sizes import Family
+    from cerebras_gpt.plan.tuned import Recipe
 
 Sources = Annotated[list[str], typer.Argument(help="Text files, folders, or - for standard input.")]
 
@@ -101,6 +103,9 @@ def plan(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A pack: the planner must know how much text there is.")] = None,
     mup: Annotated[bool, typer.Option("--mup", help="The published muP recipe of the size.")] = False,
+    tuned: Annotated[
+        Path | None, typer.Option(help="What `tune` found: its values, carried over to this shape.")
+    ] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="As the released files say where the paper differs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the plan to this file.")] = None,
@@ -113,12 +118,13 @@ def plan(
         raise ValueError("give a size (111M to 13B) or --minutes, one of the two")
     if yaml and size is None:
         raise ValueError("--yaml is about a published size; give one (111M to 13B)")
+    recipe = _recipe(tuned)
     if size is not None:
         paper, released = PUBLISHED_FAMILIES[mup]
-        made = published_plan(size, released if yaml else paper)
+        made = recipe(published_plan(size, released if yaml else paper))
     else:
         assert minutes is not None
-        made = _plan_here(minutes, data)
+        made = _plan_here(minutes, data, recipe)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_text(out, made.to_json())
@@ -139,14 +145,21 @@ def _plan_text(plan: "Plan") -> str:
     return "\n".join([*lines, "", *(f"- {reason}" for reason in plan.reasons)]) + "\n"
 
 
-def _plan_here(minutes: float, data: Path | None) -> "Plan":
+def _recipe(tuned: Path | None) -> "Recipe":
+    """What gives a plan the values of a search; the published ones stay if there was none."""
+    from cerebras_gpt.plan.tuned import Tuned, as_published, tuned_plan
+
+    return as_published if tuned is None else partial(tuned_plan, tuned=Tuned.load(tuned))
+
+
+def _plan_here(minutes: float, data: Path | None, recipe: "Recipe") -> "Plan":
     if data is None:
         raise ValueError("--minutes needs --data, a folder made by `cerebras-gpt pack`: its size limits the plan")
     prepare_process()
     from cerebras_gpt.train.pilot import plan_here
 
     with tempfile.TemporaryDirectory() as folder:
-        return plan_here(minutes, data, Path(folder) / "pilot").plan
+        return plan_here(minutes, data, Path(folder) / "pilot", recipe).plan
 
 
 @app.command(epilog="Example: cerebras-gpt pretrain plan.json --data data/ --out runs/mine peak_lr=0.004 seed=1")
@@ -161,7 +174,7 @@ def pretrain(
     from cerebras_gpt import distributed
     from cerebras_gpt.train.pretrain import pretrain as train
 
-    made = _overridden(_plan(plan), overrides or [])
+    made = with_settings(_plan(plan), overrides or [])
     world = distributed.join()
     train(made, data, out, world)
     if world.is_main:
@@ -179,7 +192,8 @@ def _plan(name: str) -> "Plan":
     return published_plan(name)
 
 
-def _overridden(plan: "Plan", overrides: list[str]) -> "Plan":
+def with_settings(plan: "Plan", overrides: list[str]) -> "Plan":
+    """The plan with the key=value settings of a command line."""
     from cerebras_gpt.plan.plan import overridden
 
     for text in overrides:

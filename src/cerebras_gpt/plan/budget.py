@@ -20,6 +20,8 @@ PILOT_FRACTION = 0.05
 """Of all steps; how long the pilot is."""
 FEWEST_PILOT_STEPS = 40
 
+PUBLISHED_VALUES = "learning rate, init std, embedding scale: published muP values (Dey et al. 2023), over the width"
+
 SMALL_RUNS = ParametricLaw(E=0.935, A=4.9e04, alpha=1.000, B=20.759, beta=0.2600, band=0.070)
 """Bits per byte of runs of minutes on the built-in corpora, fitted by benchmarks/small_runs.py; its band is how far
 predictions from a pilot were off there. A corpus of its own difficulty scales the law, and the pilot measures that."""
@@ -60,6 +62,7 @@ def small_plan(d_model: int, text: Text, steps: int) -> Plan:
         steps=steps,
         warmup_steps=max(1, round(WARMUP_FRACTION * steps)),
         peak_lr=MUP_PEAK_LR,
+        reasons=(PUBLISHED_VALUES,),
     )
 
 
@@ -110,13 +113,13 @@ def predicted(plan: Plan, pilot: Plan, pilot_bits: float, text: Text, minutes: f
 
 
 def reasons(plan: Plan, pilot: Plan, pilot_bits: float, text: Text, minutes: float) -> tuple[str, ...]:
-    """Why each figure is what it is."""
+    """Why each figure is what it is; the plan already says it of the values that muP carries over."""
     shape = plan.architecture
     return (
         f"size: of the widths measured here, the least loss after {minutes:g} minutes by the law of small runs",
         f"depth and heads: {shape.n_layers} layers and heads of {shape.d_head} follow from width {shape.d_model}",
         f"vocabulary: {text.vocab_size:,}, near twice the square root of {text.n_bytes / 1e6:.1f} MB of text",
         f"tokens: {plan.tokens / text.n_tokens:.2f} epochs of {text.n_tokens:,}, as many as fit into the time",
-        "learning rate, init std, embedding scale: published muP values (Dey et al. 2023), transferred over the width",
+        *plan.reasons,
         f"prediction: {pilot_bits:.3f} bits per byte after a pilot of {pilot.tokens:,} tokens, carried on by the law",
     )

@@ -9,6 +9,7 @@ from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import World
 from cerebras_gpt.plan.budget import Text, pilot_of, predicted, size_for, small_plan, steps_in
 from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.plan.tuned import Recipe, as_published
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train.calibrate import Calibration, Stopwatch, fastest, keep
 from cerebras_gpt.train.pretrain import pretrain
@@ -23,22 +24,26 @@ class Planned(NamedTuple):
     calibration: Calibration
 
 
-def plan_here(minutes: float, data: Path, folder: Path) -> Planned:
-    """The plan for so many minutes of training on this machine on the text of a pack.
+def plan_here(minutes: float, data: Path, folder: Path, recipe: Recipe = as_published) -> Planned:
+    """The plan for so many minutes of training on this machine on the text of a pack, by a recipe of its values.
 
     Measures a few sizes for a second each, picks one, and trains it for a twentieth of the time in the given folder.
     """
+
+    def plan_of(steps: int) -> Plan:
+        return recipe(small_plan(width, text, steps))
+
     train = Shards.open(data, "train", verify=False)
     text = Text(train.vocab_size, train.n_tokens, train.n_bytes)
     width = size_for(minutes, text, lambda candidate: fastest(candidate, QUICK).tokens_per_second)
-    calibration = fastest(small_plan(width, text, 2), CAREFUL)
-    plan = small_plan(width, text, steps_in(minutes, small_plan(width, text, 2), calibration.tokens_per_second))
+    calibration = fastest(plan_of(2), CAREFUL)
+    plan = plan_of(steps_in(minutes, plan_of(2), calibration.tokens_per_second))
     pilot = pilot_of(plan)
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted pilot left may be of another plan
     keep(calibration, folder)
     trainer = pretrain(pilot, data, folder, World())
     speed = trainer.tokens / trainer.seconds
-    plan = small_plan(width, text, steps_in(minutes, plan, speed))
+    plan = plan_of(steps_in(minutes, plan, speed))
     calibration = replace(calibration, tokens_per_second=speed, predicted_seconds=plan.tokens / speed)
     return Planned(predicted(plan, pilot, held_out_bits(folder), text, minutes), calibration)
 
