@@ -100,7 +100,7 @@ def test_text_that_is_none(refused, command, source, words):
         ("pack good.txt --out good.txt", "good.txt exists and is no whole pack; choose another folder"),
         ("pack good.txt --val-fraction 1.5 --out out", "val fraction must be at least 0 and less than 1"),
         ("plan 112M", "'112M'; did you mean '111M'? allowed: 111M, 256M"),
-        ("plan", "give a size (111M to 13B) or --minutes"),
+        ("plan", "give one budget: a size (111M to 13B), --minutes"),
         ("plan --minutes 0 --data data", "--minutes 0 is not a time to train; give a positive number"),
         ("plan --minutes 3", "--minutes needs --data"),
         ("plan --minutes 3 --data folder", "folder is no pack (no manifest.json); make one with"),

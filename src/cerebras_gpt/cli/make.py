@@ -4,39 +4,24 @@ Nothing heavy is imported up here: `cerebras-gpt --help` must answer at once, so
 """
 
 import json
-import math
 import os
-import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cerebras_gpt.cli.app import Out, app, prepare_process
+from cerebras_gpt.cli.planning import check_minutes
 
 if TYPE_CHECKING:
     from cerebras_gpt.plan.plan import Plan
-    from cerebras_gpt.plan.sizes import Family
-    from cerebras_gpt.plan.tuned import Recipe
 
 Sources = Annotated[list[str], typer.Argument(help="Text files, folders, or - for standard input.")]
 
 
-PUBLISHED_FAMILIES: "dict[bool, tuple[Family, Family]]" = {False: ("sp", "sp-yaml"), True: ("mup", "mup-yaml")}
-"""By whether muP was asked for: the family of the paper, and that of the released configurations."""
-
-
-def _time(minutes: float | None) -> float | None:
-    """The minutes that an option gives, refused unless a run can take so long."""
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise ValueError(f"--minutes {minutes:g} is not a time to train; give a positive number such as 5")
-    return minutes
-
-
 @app.command(epilog="Example: cerebras-gpt quickstart --minutes 5 --data my_texts/ --out runs/mine")
 def quickstart(
-    minutes: Annotated[float, typer.Option(help="Training time; set-up comes on top.", callback=_time)] = 5.0,
+    minutes: Annotated[float, typer.Option(help="Training time; set-up comes on top.", callback=check_minutes)] = 5.0,
     out: Out = Path("runs/quickstart"),
     corpus: Annotated[str, typer.Option(help="Built-in text: sotu, wiki, or both as sotu+wiki.")] = "sotu",
     data: Annotated[list[str] | None, typer.Option(help="Your own text instead: files or folders.")] = None,
@@ -94,13 +79,23 @@ def pack(
 
 
 @app.command(
-    epilog="Example: cerebras-gpt plan 111M --mup    or: cerebras-gpt plan --minutes 5 --data data/ --out plan.json"
+    epilog="Example: cerebras-gpt plan 111M --mup    or: cerebras-gpt plan --flops 1e18 --data data/ --out plan.json"
 )
 def plan(
     size: Annotated[str | None, typer.Argument(help="A published size: 111M to 13B.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Training time on this machine, which is measured.", callback=_time)
+        float | None, typer.Option(help="Training time on this machine, which is measured.", callback=check_minutes)
     ] = None,
+    flops: Annotated[float | None, typer.Option(help="Training compute.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens to train on.")] = None,
+    cost: Annotated[float | None, typer.Option(help="Money to spend, in the unit of --price.")] = None,
+    price: Annotated[float | None, typer.Option(help="Price of one device for an hour.")] = None,
+    device_flops: Annotated[
+        float | None, typer.Option(help="FLOP/s that a device reaches in training; measured here if not given.")
+    ] = None,
+    formula: Annotated[
+        str, typer.Option(help="How FLOPs are counted: cerebras, cerebras-readme, standard or 6nd.")
+    ] = "cerebras",
     data: Annotated[Path | None, typer.Option(help="A pack: the planner must know how much text there is.")] = None,
     mup: Annotated[bool, typer.Option("--mup", help="The published muP recipe of the size.")] = False,
     tuned: Annotated[
@@ -110,56 +105,30 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the plan to this file.")] = None,
 ) -> None:
-    """Plan a run from a published size, or from minutes on this machine."""
+    """Plan a run from a published size, time on this machine, compute, tokens or money."""
+    from cerebras_gpt.cli import planning
     from cerebras_gpt.files import replace_text
-    from cerebras_gpt.plan.plan import published_plan
 
-    if (size is None) == (minutes is None):
-        raise ValueError("give a size (111M to 13B) or --minutes, one of the two")
+    budgets = {"a size": size, "--minutes": minutes, "--flops": flops, "--tokens": tokens, "--cost": cost}
+    beside = {"--price": ("--cost", price), "--device-flops": ("--cost", device_flops)}
+    planning.one_budget(budgets, beside)
     if yaml and size is None:
         raise ValueError("--yaml is about a published size; give one (111M to 13B)")
-    recipe = _recipe(tuned)
+    recipe = planning.recipe_of(tuned)
     if size is not None:
-        paper, released = PUBLISHED_FAMILIES[mup]
-        made = recipe(published_plan(size, released if yaml else paper))
-    else:
-        assert minutes is not None
-        made = _plan_here(minutes, data, recipe)
+        made = recipe(planning.of_size(size, planning.PUBLISHED_FAMILIES[mup][yaml], data))
+    elif minutes is not None:
+        made = planning.of_minutes(minutes, data, recipe)
+    elif flops is not None:
+        made = recipe(planning.of_compute(flops, formula, data))
+    elif tokens is not None:
+        made = recipe(planning.of_tokens(tokens, data))
+    elif cost is not None:
+        made = recipe(planning.of_money(planning.Money(cost, price, device_flops), formula, data))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_text(out, made.to_json())
-    print(made.to_json() if as_json else _plan_text(made), end="")
-
-
-def _plan_text(plan: "Plan") -> str:
-    """The plan and its table of roles as aligned lines."""
-    from cerebras_gpt.plan.plan import describe, role_table
-
-    lines = [f"{label:<22} {value}" for label, value in describe(plan)]
-    lines += ["", f"{'role':<13} {'init std':>10} {'lr scale':>9} {'peak lr':>10} {'decay':>7} {'eps':>8}"]
-    lines += [
-        f"{row.role:<13} {row.init_std:>10.5g} {row.lr_scale:>9.4g} {row.peak_lr:>10.4g}"
-        f" {row.weight_decay:>7.3g} {row.adam_eps:>8.3g}"
-        for row in role_table(plan)
-    ]
-    return "\n".join([*lines, "", *(f"- {reason}" for reason in plan.reasons)]) + "\n"
-
-
-def _recipe(tuned: Path | None) -> "Recipe":
-    """What gives a plan the values of a search; the published ones stay if there was none."""
-    from cerebras_gpt.plan.tuned import Tuned, as_published, tuned_plan
-
-    return as_published if tuned is None else partial(tuned_plan, tuned=Tuned.load(tuned))
-
-
-def _plan_here(minutes: float, data: Path | None, recipe: "Recipe") -> "Plan":
-    if data is None:
-        raise ValueError("--minutes needs --data, a folder made by `cerebras-gpt pack`: its size limits the plan")
-    prepare_process()
-    from cerebras_gpt.train.pilot import plan_here
-
-    with tempfile.TemporaryDirectory() as folder:
-        return plan_here(minutes, data, Path(folder) / "pilot", recipe).plan
+    print(made.to_json() if as_json else planning.text_of_plan(made), end="")
 
 
 @app.command(epilog="Example: cerebras-gpt pretrain plan.json --data data/ --out runs/mine peak_lr=0.004 seed=1")

@@ -1,7 +1,8 @@
-"""The published sizes and their continuation to small ones: shapes and recipes."""
+"""The published sizes, the shapes between and below them, and their recipes."""
 
 import math
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -126,3 +127,50 @@ def small_architecture(d_model: int, vocab_size: int, seq_len: int) -> Architect
         raise ValueError(f"d_model {d_model} is not a multiple of 32; choose one of {', '.join(map(str, WIDTHS))}")
     d_head = 64 if d_model % 64 == 0 else 32
     return Architecture(d_model, max(2, round(d_model / ASPECT_RATIO)), d_model // d_head, vocab_size, seq_len)
+
+
+PUBLISHED = sorted(SIZES.values())
+"""From narrow to wide."""
+
+FAMILY_WIDTHS = (*WIDTHS, *range(832, 1537, 64), *range(1664, 5121, 128))
+"""Widths from the smallest size to 13B; the published ones are among them."""
+
+
+def family_architecture(d_model: int, vocab_size: int, seq_len: int) -> Architecture:
+    """A shape of any of FAMILY_WIDTHS: small, published, or between two published ones.
+
+    Between them the layers are interpolated over the width and heads are 64 wide, from width 1,536 on 128; at a
+    published width everything is as published.
+    """
+    if d_model <= WIDTHS[-1]:
+        return small_architecture(d_model, vocab_size, seq_len)
+    published = next((size for size in PUBLISHED if size.d_model == d_model), None)
+    if published is not None:
+        return Architecture(d_model, published.n_layers, published.n_heads, vocab_size, seq_len)
+    widths, depths = [size.d_model for size in PUBLISHED], [size.n_layers for size in PUBLISHED]
+    d_head = 128 if d_model > 1536 else 64
+    return Architecture(d_model, round(interpolated(d_model, widths, depths)), d_model // d_head, vocab_size, seq_len)
+
+
+def interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
+    """The value at x on the straight lines through the points, the last ones continued; xs ascend."""
+    i = min(max(1, bisect_left(xs, x)), len(xs) - 1)
+    return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1])
+
+
+def family_batch_tokens(n_parameters: float) -> float:
+    """Tokens of a step for a compute-optimal size: the published ones, straight lines in both logarithms between.
+
+    Below 111M in proportion to the parameters, so that such a run has the about 9,000 steps of 111M, and never fewer
+    than 2,048; Dey et al. 2023 say that the best batch differed by size, and print one for each.
+    """
+    sizes = [(architecture(name).n_parameters, size.batch_size * PUBLISHED_SEQ_LEN) for name, size in SIZES.items()]
+    smallest, tokens = sizes[0]
+    if n_parameters <= smallest:
+        return max(FEWEST_BATCH_TOKENS, tokens * n_parameters / smallest)
+    x, y = ([math.log(size[i]) for size in sizes] for i in (0, 1))
+    return math.exp(interpolated(math.log(n_parameters), x, y))
+
+
+FEWEST_BATCH_TOKENS = 2048
+"""Of the smallest sizes, as in runs of minutes."""

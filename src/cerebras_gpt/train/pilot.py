@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import World
-from cerebras_gpt.plan.budget import Text, pilot_of, predicted, size_for, small_plan, steps_in
+from cerebras_gpt.plan.budget import START_WIDTH, Text, pilot_of, predicted, size_for, small_plan, steps_in
+from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.tuned import Recipe, as_published
 from cerebras_gpt.record import read_metrics
@@ -46,6 +47,12 @@ def plan_here(minutes: float, data: Path, folder: Path, recipe: Recipe = as_publ
     plan = plan_of(steps_in(minutes, plan, speed))
     calibration = replace(calibration, tokens_per_second=speed, predicted_seconds=plan.tokens / speed)
     return Planned(predicted(plan, pilot, held_out_bits(folder), text, minutes), calibration)
+
+
+def device_flops(text: Text, formula: str) -> float:
+    """FLOP/s by a named formula that training reaches here, measured on the starting width of runs of minutes."""
+    plan = small_plan(START_WIDTH, text, 2)
+    return fastest(plan, CAREFUL).tokens_per_second * training_flops(plan.architecture, 1, formula)
 
 
 def held_out_bits(run: Path) -> float:
