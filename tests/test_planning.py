@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from cerebras_gpt import cli
-from cerebras_gpt.cli import planning
 from cerebras_gpt.errors import MISTAKE
 from cerebras_gpt.train import pilot
 
@@ -40,7 +39,6 @@ def test_each_kind_of_budget_gives_a_plan(plan, data):
 
 def test_money_is_spent_at_the_measured_speed_if_none_is_given(plan, data, monkeypatch):
     monkeypatch.setattr(pilot, "CAREFUL", pilot.Stopwatch(0.0, fewest=1))
-    assert 1e7 < pilot.device_flops(planning.text_of(data), "cerebras") < 1e16
     code, _, err = plan("--cost", "1e5", "--price", "2", "--data", data)  # far more than so short a text is good for
     assert code == MISTAKE and "too little data" in err
 
