@@ -95,11 +95,7 @@ def held_out_windows(held_out: Shards, plan: Plan, execution: Execution) -> tupl
 
 def check(plan: Plan, train: Shards, run: Path) -> None:
     """Refuses what cannot go together, before anything is written."""
-    if plan.architecture.vocab_size != train.vocab_size:
-        raise ValueError(
-            f"the plan has a vocabulary of {plan.architecture.vocab_size}, the pack {train.vocab_size}; "
-            "plan with --data, or pack with the plan's tokenizer"
-        )
+    check_vocabulary(plan, train)
     if not 0 < plan.warmup_steps < plan.steps:
         raise ValueError(f"warmup_steps is {plan.warmup_steps}; it must lie between 0 and steps ({plan.steps})")
     space = KEPT_AT_ONCE * checkpoint_bytes(plan.architecture)
@@ -115,6 +111,15 @@ def check(plan: Plan, train: Shards, run: Path) -> None:
     data = run / "data.json"
     if data.exists() and read_json(data).get("fingerprint") != train.fingerprint:
         raise ValueError(f"{run} was started on other data; give another --out, or the data it began with")
+
+
+def check_vocabulary(plan: Plan, train: Shards) -> None:
+    """Refuses a pack whose ids the plan's network does not have."""
+    if plan.architecture.vocab_size != train.vocab_size:
+        raise ValueError(
+            f"the plan has a vocabulary of {plan.architecture.vocab_size}, the pack {train.vocab_size}; "
+            "plan with --data, or pack with the plan's tokenizer"
+        )
 
 
 def begin(plan: Plan, train: Shards, run: Path) -> None:
