@@ -13,7 +13,7 @@ FLOORS = [
     {"train", "generate"},
     {"tasks", "serve"},
     {"evaluate", "report"},
-    {"quickstart", "doctor"},
+    {"quickstart", "doctor", "check"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -99,9 +99,9 @@ def sizes(plan: Plan, batches: StepBatches, seed: int) -> Iterator[tuple[str, in
                 yield quantity, step, (x - start[quantity]).abs().mean().item()
 
 
-def measure(made: Sweep, batches_of: Callable[[Plan, int], StepBatches], seeds: Sequence[int]) -> Iterator[Size]:
-    """Every size of every run of a sweep; each seed has weights and batches of its own, the same at all values."""
+def measure(made: Sweep, batches_of: Callable[[Plan, int], StepBatches], seeds: Sequence[int]) -> Iterator[list[Size]]:
+    """The sizes of one run after the other; a seed has weights and batches of its own, the same at all values."""
     for seed in seeds:
         for x, plan in zip(made.values, made.plans, strict=True):
-            for quantity, step, mean in sizes(plan, batches_of(plan, seed), seed):
-                yield Size(quantity, step, x, seed, mean)
+            rows = sizes(plan, batches_of(plan, seed), seed)
+            yield [Size(quantity, step, x, seed, mean) for quantity, step, mean in rows]

@@ -27,10 +27,10 @@ LOGIT_SLACK = 1e-4
 
 
 class Powers(NamedTuple):
-    """Powers of the width ratio m, of 2 L, and of the depth ratio r by which one kind of tensor differs from the base."""
+    """Powers of width ratio m, depth ratio r and 2 L by which a kind of tensor differs from the base."""
 
     std_of_m: float = 0.0
-    std_of_2L: float = 0.0
+    std_of_twice_depth: float = 0.0
     lr_of_m: float = 0.0
     decays: bool = True
     decay_of_m: float = 0.0
@@ -45,13 +45,13 @@ PROMISED: dict[str, dict[str, Powers]] = {
     "sp": {
         "tables": Powers(),
         "inner": Powers(),
-        "into the stream": Powers(std_of_2L=-0.5),
+        "into the stream": Powers(std_of_twice_depth=-0.5),
         "constants": Powers(decays=False),
     },
     "mup": {
         "tables": Powers(),
         "inner": _SHRINKING,
-        "into the stream": _SHRINKING._replace(std_of_2L=-0.5),
+        "into the stream": _SHRINKING._replace(std_of_twice_depth=-0.5),
         "constants": Powers(decays=False),
     },
     "completep": {
@@ -112,7 +112,7 @@ class Promise:
         powers = PROMISED[self.name][kind(name)]
         if kind(name) == "constants":
             return 0.0
-        shrunk = self.width_ratio**powers.std_of_m * (2 * self.architecture.n_layers) ** powers.std_of_2L
+        shrunk = self.width_ratio**powers.std_of_m * (2 * self.architecture.n_layers) ** powers.std_of_twice_depth
         return CUT_STD * self.base.init_std * shrunk
 
     def group(self, name: str, plan: Plan) -> tuple[float, float, float]:
@@ -162,7 +162,9 @@ def broken_forward(model: GPT, promise: Promise) -> list[str]:
     shape = model.architecture
     ids = torch.randint(shape.vocab_size, (2, min(shape.seq_len, 12)), generator=chance)  # (B, T)
     for parameter in model.parameters():  # biases and norms too, so that each of them matters
-        parameter.data += 0.1 * parameter.std(correction=0).clamp_min(0.1) * torch.randn(parameter.shape, generator=chance)
+        parameter.data += (
+            0.1 * parameter.std(correction=0).clamp_min(0.1) * torch.randn(parameter.shape, generator=chance)
+        )
     right = slow_logits(dict(model.named_parameters()), promise, ids)
     with torch.no_grad():
         ours = model(ids).double()

@@ -28,7 +28,7 @@ CHANGE_MAY_SHRINK: dict[Axis, dict[str, float]] = {
     "head": {},
     "depth": {"attention write": 1.0, "feed-forward write": 1.0},
 }
-"""The same of the change by training. A single branch of L may write 1/L: what must be flat is their sum, the stream."""
+"""The same of the change by training: one branch of L may write 1/L, for what must be flat is their sum, the stream."""
 
 
 class Slope(NamedTuple):
@@ -48,7 +48,7 @@ class Slope(NamedTuple):
     @property
     def moment(self) -> str:
         """When, in words."""
-        return "at the start" if self.step == 0 else f"in {self.step} steps"
+        return "at the start" if self.step == 0 else f"after {self.step} steps"
 
     @property
     def margin(self) -> float:
@@ -62,13 +62,13 @@ class Slope(NamedTuple):
         return inside and self.error <= LARGEST_ERROR
 
     def __str__(self) -> str:
-        what = self.quantity if self.step == 0 else f"the change of {self.quantity}"
+        what = f"the size of {self.quantity}" if self.step == 0 else f"the change of {self.quantity}"
         allowed = f"allowed {self.lowest:+.2f} to {self.highest:+.2f}"
         if not math.isfinite(self.power):
-            return f"{what} {self.moment} is not finite at every {self.axis} ({allowed})"
-        goes = f"{what} goes with {self.axis}^{self.power:.2f} {self.moment}"
+            return f"{what} {self.moment} is 0 or not finite at some {self.axis} ({allowed})"
+        goes = f"{what} {'grows' if self.power > 0 else 'shrinks'} with {self.axis}^{self.power:.2f} {self.moment}"
         if self.error > LARGEST_ERROR:
-            return f"{goes}, but only to +-{self.margin:.2f}: give more seeds"
+            return f"{goes}, known to +-{self.margin:.2f} only: give more seeds"
         return f"{goes} ({allowed})"
 
 
@@ -96,9 +96,7 @@ def slopes(axis: Axis, measured: Iterable[Size], tolerance: float = TOLERANCE) -
             raise ValueError("one seed has no standard error; give 2 seeds or more")
         error = float(np.std(powers, ddof=1)) / math.sqrt(len(powers))
         shrinks = (CHANGE_MAY_SHRINK if step else MAY_SHRINK)[axis].get(quantity, 0.0)
-        found.append(
-            Slope(axis, quantity, step, float(np.mean(powers)), error, -tolerance - shrinks, tolerance)
-        )
+        found.append(Slope(axis, quantity, step, float(np.mean(powers)), error, -tolerance - shrinks, tolerance))
     return found
 
 
