@@ -19,7 +19,7 @@ from cerebras_gpt.model.parametrization import Parametrization
 from cerebras_gpt.plan.families import BASES, PARAMETRIZATIONS, Base
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import Steps
-from cerebras_gpt.train.coordinates import Axis, Size, StepBatches, Sweep, measure, sweep
+from cerebras_gpt.train.coordinates import Axis, Size, StepBatches, Sweep, measure, shape_at, sweep
 from cerebras_gpt.train.direct import Promise, broken_forward, broken_groups, broken_start
 from cerebras_gpt.train.optim import optimizer, set_learning_rate
 from cerebras_gpt.train.slopes import Slope, judged, slopes
@@ -28,10 +28,10 @@ from cerebras_gpt.train.transfer import Transfer, rates_around, transfer
 VOCAB_SIZE, SEQ_LEN, BATCH_SIZE = 256, 32, 8
 """Of the runs of a check, without a pack: the laws are about width and depth, and small is quick."""
 
-D_HEAD, N_LAYERS, N_HEADS = 16, 2, 4
+D_HEAD, N_LAYERS, N_HEADS = 16, 2, 8
 """Head width and depth if no run gives them, and the heads of the sweep over their width."""
 
-HEAD_WIDTHS = (16, 32, 64, 128)
+HEAD_WIDTHS = (8, 16, 32, 64)
 DEPTHS = (2, 4, 8, 16, 32)
 
 AXES: dict[str, tuple[Axis, ...]] = {
@@ -169,17 +169,14 @@ def _subject(name: str, base: Base, shape: Architecture, settings: Settings) -> 
 def sweep_of(subject: Subject, axis: Axis, settings: Settings) -> Sweep:
     """The plans along one axis."""
     shape = subject.template.architecture
-    step = -(-64 // shape.d_head) * shape.d_head
-    widths = sorted(settings.widths or (step, 2 * step, 4 * step, 8 * step))
-    if axis == "head":
-        shape = replace(shape, d_model=N_HEADS * min(settings.head_widths), n_heads=N_HEADS)
-        values: Sequence[int] = settings.head_widths
-    else:
-        shape = replace(shape, d_model=widths[0], n_heads=max(1, widths[0] // shape.d_head))
-        values = settings.depths if axis == "depth" else widths
-    if min(values, default=0) < 1:
-        raise ValueError(f"{axis} {min(values, default=0)} is no size; give numbers from 1 on")
-    smallest = replace(shape, n_layers=min(values)) if axis == "depth" else shape
+    unit = -(-64 // shape.d_head) * shape.d_head
+    widths = settings.widths or (unit, 2 * unit, 4 * unit, 8 * unit)
+    values = {"width": widths, "head": settings.head_widths, "depth": settings.depths}[axis]
+    if min((*values, *widths), default=1) < 1:
+        raise ValueError(f"{axis} {min(*values, *widths)} is no size; give numbers from 1 on")
+    start = replace(shape, d_model=N_HEADS * shape.d_head, n_heads=N_HEADS)
+    smallest = shape_at(start, "width", min(widths)) if axis == "depth" else start
+    smallest = shape_at(smallest, axis, min(values, default=1))
     table = subject.table(smallest)
     template = replace(subject.template, architecture=smallest, parametrization=table(smallest))
     return sweep(template, table, axis, values)
@@ -255,7 +252,7 @@ def described(finding: Finding) -> str:
             f"{subject.parametrization} over {axis}: power of the {axis}, at the start and in the change by training"
         )
         lines += [
-            f"  {row.quantity:<19} {row.moment:<13} {row.power:>+6.2f} +-{row.margin:.2f}"
+            f"  {row.quantity:<19} {row.moment:<13} {row.power:>+z6.2f} +-{row.margin:.2f}"
             f"   {row.lowest:+.2f} to {row.highest:+.2f}   {'holds' if row.holds else 'DOES NOT HOLD'}"
             for row in judged(found)
         ]

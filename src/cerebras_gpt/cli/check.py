@@ -31,7 +31,7 @@ def check(
     parametrization: Annotated[list[str] | None, typer.Option(help=f"{NAMES}; may be given again.")] = None,
     along: Annotated[list[str] | None, typer.Option(help="width, head or depth; may be given again.")] = None,
     widths: Annotated[str | None, typer.Option(help="Widths to compare, as 64,128,256,512.")] = None,
-    head_widths: Annotated[str, typer.Option(help="Head widths to compare.")] = "16,32,64,128",
+    head_widths: Annotated[str, typer.Option(help="Head widths to compare.")] = "8,16,32,64",
     depths: Annotated[str, typer.Option(help="Depths to compare.")] = "2,4,8,16,32",
     steps: Annotated[int, typer.Option(help="Steps of training.")] = 10,
     seeds: Annotated[int, typer.Option(help="Runs of each shape.")] = 5,

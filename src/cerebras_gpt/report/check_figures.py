@@ -22,6 +22,8 @@ from cerebras_gpt.train.transfer import Transfer
 ROWS, COLUMNS = 3, 3
 """The panels of one parametrization: one for each quantity."""
 
+DPI = 96
+
 WIDEST_RATIO = 1e3
 """The y axes of a quantity span at least this, the same for all side by side, so that flat looks flat."""
 
@@ -45,11 +47,11 @@ def write_figures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
         for axis in axes:
             shown = [picture for picture in pictures if axis in picture.sizes]
             paths.append(folder / f"check-{axis}.png")
-            axis_figure(shown, axis).savefig(paths[-1], dpi=110, facecolor="white")
+            axis_figure(shown, axis).savefig(paths[-1], dpi=DPI, facecolor="white")
         found = [(picture.name, picture.transfer) for picture in pictures if picture.transfer is not None]
         if found:
             paths.append(folder / "check-transfer.png")
-            transfer_figure(found).savefig(paths[-1], dpi=110, facecolor="white")
+            transfer_figure(found).savefig(paths[-1], dpi=DPI, facecolor="white")
     return paths
 
 
@@ -89,8 +91,8 @@ def draw_quantity(ax: Axes, picture: Picture, axis: Axis, quantity: str) -> None
     for slope, place, side in zip(lines, (0.0, 1.0), ("left", "right"), strict=True):
         when = "start" if slope.step == 0 else f"step {slope.step}"
         ink = COLOURS["muted"] if slope.holds else COLOURS["second"]
-        ax.text(place, 1.02, f"{when} {slope.power:+.2f}", transform=ax.transAxes, ha=side, color=ink,
-                weight="normal" if slope.holds else "bold")  # fmt: skip
+        words = f"{when} {slope.power:+z.2f}"
+        ax.text(place, 1.02, words, transform=ax.transAxes, ha=side, color=ink)
 
 
 def _axes(ax: Axes, xs: Sequence[int], name: str) -> None:
