@@ -2,8 +2,8 @@
 
     python benchmarks/check.py --out benchmarks/results/DATE-check.json       (about 6 minutes of one core for each set)
 
-Each is one call of `cerebras-gpt check NAME --along width --along head --along depth`; of its slopes those are kept that
-the verdict is about. Sets of seeds that are already in FILE are not repeated.
+Each is one call of `cerebras-gpt check` along all three; of its slopes those are kept that the verdict is about. Seeds
+that are already in FILE are not repeated.
 """
 
 import argparse

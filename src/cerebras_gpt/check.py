@@ -252,7 +252,7 @@ def described(finding: Finding) -> str:
             f"{subject.parametrization} over {axis}: power of the {axis}, at the start and in the change by training"
         )
         lines += [
-            f"  {row.quantity:<19} {row.moment:<13} {row.power:>+z6.2f} +-{row.margin:.2f}"
+            f"  {row.quantity:<19} {row.moment:<14} {row.power:>+z6.2f} +-{row.margin:.2f}"
             f"   {row.lowest:+.2f} to {row.highest:+.2f}   {'holds' if row.holds else 'DOES NOT HOLD'}"
             for row in judged(found)
         ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cerebras_gpt.cli.app import AsJson, app, prepare_process
+from cerebras_gpt.cli.make import named_plan
 
 if TYPE_CHECKING:
     from cerebras_gpt.check import Finding, Settings, Subject
@@ -91,7 +92,6 @@ def _axes(names: Sequence[str]) -> "list[Axis]":
 
 def _subjects(given: str | None, names: Sequence[str], settings: "Settings") -> "list[Subject]":
     from cerebras_gpt.check import named_subject, subject_of
-    from cerebras_gpt.cli.make import _plan
 
     if given is None:
         if not names:
@@ -99,7 +99,7 @@ def _subjects(given: str | None, names: Sequence[str], settings: "Settings") -> 
                 f"nothing to check; give a run, a plan.json, a size such as 111M, or --parametrization {NAMES}"
             )
         return [named_subject(name, settings) for name in names]
-    plan = _plan(given)
+    plan = named_plan(given)
     return [subject_of(plan, settings, name) for name in names] or [subject_of(plan, settings)]
 
 

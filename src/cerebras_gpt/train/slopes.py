@@ -16,18 +16,16 @@ TOLERANCE = 0.15
 LARGEST_ERROR = 0.15
 """Above this standard error of a power nothing is decided: 1/2 could no longer be told from 0."""
 
+_WRITES = {"attention write": 1.0, "feed-forward write": 1.0}
+
 MAY_SHRINK: dict[Axis, dict[str, float]] = {
     "width": {"logits": 0.5},
     "head": {"logits": 0.5, "attention logits": 0.5},
-    "depth": {"attention write": 1.0, "feed-forward write": 1.0},
+    "depth": {**_WRITES, "residual stream": 0.5},
 }
-"""By which power a quantity may shrink at the start: inner products of what is not yet aligned (microsoft/mup)."""
+"""By which power a quantity may shrink at the start: what is not yet aligned adds up like the root (microsoft/mup)."""
 
-CHANGE_MAY_SHRINK: dict[Axis, dict[str, float]] = {
-    "width": {},
-    "head": {},
-    "depth": {"attention write": 1.0, "feed-forward write": 1.0},
-}
+CHANGE_MAY_SHRINK: dict[Axis, dict[str, float]] = {"width": {}, "head": {}, "depth": _WRITES}
 """The same of the change by training: one branch of L may write 1/L, for what must be flat is their sum, the stream."""
 
 
