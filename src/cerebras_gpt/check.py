@@ -183,10 +183,10 @@ def sweep_of(subject: Subject, axis: Axis, settings: Settings) -> Sweep:
 
 
 def check_direct(subject: Subject, made: Sweep) -> dict[str, list[str]]:
-    """The laws of single tensors, at the second value of a sweep and twice its depth."""
-    smallest, shape = made.plans[0].architecture, made.plans[1].architecture
-    shape = replace(shape, n_layers=2 * shape.n_layers)
-    plan = replace(made.plans[1], architecture=shape, parametrization=subject.table(smallest)(shape))
+    """The laws of single tensors, at twice the smallest width and depth of a sweep."""
+    smallest = made.plans[0].architecture
+    shape = replace(shape_at(smallest, "width", 2 * smallest.d_model), n_layers=2 * smallest.n_layers)
+    plan = replace(made.plans[0], architecture=shape, parametrization=subject.table(smallest)(shape))
     model = initialize(GPT(shape, plan.parametrization), torch.Generator().manual_seed(0))
     promise, adamw = Promise(subject.parametrization, subject.based_on(smallest), shape), optimizer(model, plan)
     set_learning_rate(adamw, plan.peak_lr)

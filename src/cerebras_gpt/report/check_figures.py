@@ -22,7 +22,7 @@ from cerebras_gpt.train.transfer import Transfer
 ROWS, COLUMNS = 3, 3
 """The panels of one parametrization: one for each quantity."""
 
-DPI = 96
+DPI = 90
 
 WIDEST_RATIO = 1e3
 """The y axes of a quantity span at least this, the same for all side by side, so that flat looks flat."""
