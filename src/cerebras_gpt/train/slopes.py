@@ -54,10 +54,14 @@ class Slope(NamedTuple):
         return 2 * self.error
 
     @property
+    def inside(self) -> bool:
+        """Whether chance alone may have moved the power out of its range, if it is out at all."""
+        return self.lowest - self.margin <= self.power <= self.highest + self.margin
+
+    @property
     def holds(self) -> bool:
         """Whether the power is in its range, and known well enough to say so."""
-        inside = self.lowest - self.margin <= self.power <= self.highest + self.margin
-        return inside and self.error <= LARGEST_ERROR
+        return self.inside and self.error <= LARGEST_ERROR
 
     def __str__(self) -> str:
         what = f"the size of {self.quantity}" if self.step == 0 else f"the change of {self.quantity}"
@@ -65,7 +69,7 @@ class Slope(NamedTuple):
         if not math.isfinite(self.power):
             return f"{what} {self.moment} is 0 or not finite at some {self.axis} ({allowed})"
         goes = f"{what} {'grows' if self.power > 0 else 'shrinks'} with {self.axis}^{self.power:.2f} {self.moment}"
-        if self.error > LARGEST_ERROR:
+        if self.inside and self.error > LARGEST_ERROR:
             return f"{goes}, known to +-{self.margin:.2f} only: give more seeds"
         return f"{goes} ({allowed})"
 
