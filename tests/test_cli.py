@@ -209,7 +209,7 @@ def test_plan_gives_the_released_recipe_on_request(call, arguments, decay, std):
 def test_the_released_recipe_needs_a_size(call):
     code, _, err = call("plan", "--minutes", "1", "--yaml")
     assert code == MISTAKE
-    assert "--yaml is about a published size" in err
+    assert "--yaml belongs to a size" in err
 
 
 def test_text_becomes_tokenizer_and_pack_that_verify(call, tmp_path, documents):

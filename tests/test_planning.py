@@ -61,6 +61,11 @@ def test_a_pack_brings_its_vocabulary_and_limits_the_plan(plan, data):
         (["--tokens", "1e40"], "the nearest possible plan: --tokens 2.57e+11"),
         (["--cost", "5"], "--cost needs --price"),
         (["--tokens", "1e9", "--price", "2"], "--price belongs to --cost"),
+        (
+            ["111M", "--inference-tokens", "1e9"],
+            "--inference-tokens belongs to --flops or --tokens or --cost, not to a",
+        ),
+        (["--flops", "1e18", "--inference-tokens", "-1"], "-1 tokens of inference cannot be"),
         (["--minutes", "1e40", "--data", "x"], "the nearest possible plan: --minutes 527040"),
         (["--minutes", "-2", "--data", "x"], "--minutes -2 is not a time to train"),
         (["--minutes", "5"], "--minutes needs --data"),

@@ -96,6 +96,9 @@ def plan(
     formula: Annotated[
         str, typer.Option(help="How FLOPs are counted: cerebras, cerebras-readme, standard or 6nd.")
     ] = "cerebras",
+    inference_tokens: Annotated[
+        float | None, typer.Option(help="Tokens of later use: a smaller model, trained longer, may cost less in all.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="A pack: the planner must know how much text there is.")] = None,
     mup: Annotated[bool, typer.Option("--mup", help="The published muP recipe of the size.")] = False,
     tuned: Annotated[
@@ -110,21 +113,26 @@ def plan(
     from cerebras_gpt.files import replace_text
 
     budgets = {"a size": size, "--minutes": minutes, "--flops": flops, "--tokens": tokens, "--cost": cost}
-    beside = {"--price": ("--cost", price), "--device-flops": ("--cost", device_flops)}
+    beside = {
+        "--price": (("--cost",), price),
+        "--device-flops": (("--cost",), device_flops),
+        "--inference-tokens": (("--flops", "--tokens", "--cost"), inference_tokens),
+        "--yaml": (("a size",), yaml),
+    }
     planning.one_budget(budgets, beside)
-    if yaml and size is None:
-        raise ValueError("--yaml is about a published size; give one (111M to 13B)")
     recipe = planning.recipe_of(tuned)
-    if size is not None:
-        made = recipe(planning.of_size(size, planning.PUBLISHED_FAMILIES[mup][yaml], data))
-    elif minutes is not None:
+    if minutes is not None:
         made = planning.of_minutes(minutes, data, recipe)
-    elif flops is not None:
-        made = recipe(planning.of_compute(flops, formula, data))
-    elif tokens is not None:
-        made = recipe(planning.of_tokens(tokens, data))
-    elif cost is not None:
-        made = recipe(planning.of_money(planning.Money(cost, price, device_flops), formula, data))
+    elif size is not None:
+        made = recipe(planning.of_size(size, planning.PUBLISHED_FAMILIES[mup][yaml], data))
+    else:
+        if flops is not None:
+            made = planning.of_compute(flops, formula, data)
+        elif tokens is not None:
+            made = planning.of_tokens(tokens, data)
+        elif cost is not None:
+            made = planning.of_money(planning.Money(cost, price, device_flops), formula, data)
+        made = recipe(planning.used(made, inference_tokens, data))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_text(out, made.to_json())

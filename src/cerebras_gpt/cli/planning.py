@@ -29,7 +29,7 @@ class Money(NamedTuple):
     """FLOP/s that a device reaches in training; measured here if not given."""
 
 
-def one_budget(given: Mapping[str, object], beside: Mapping[str, tuple[str, object]]) -> None:
+def one_budget(given: Mapping[str, object], beside: Mapping[str, tuple[tuple[str, ...], object]]) -> None:
     """Refuses anything but exactly one budget, and options that belong to another one."""
     found = [name for name, value in given.items() if value is not None]
     if len(found) != 1:
@@ -38,8 +38,8 @@ def one_budget(given: Mapping[str, object], beside: Mapping[str, tuple[str, obje
             f"give one budget: a size (111M to 13B), --minutes, --flops, --tokens or --cost with --price{both}"
         )
     for option, (belongs_to, value) in beside.items():
-        if value is not None and belongs_to != found[0]:
-            raise ValueError(f"{option} belongs to {belongs_to}, not to {found[0]}; leave it out")
+        if value and found[0] not in belongs_to:
+            raise ValueError(f"{option} belongs to {' or '.join(belongs_to)}, not to {found[0]}; leave it out")
 
 
 def text_of(data: Path | None) -> "Text":
@@ -107,6 +107,13 @@ def of_money(money: Money, formula: str, data: Path | None) -> "Plan":
         f"({source})"
     )
     return replace(made, reasons=(reason, *made.reasons))
+
+
+def used(plan: "Plan", inference_tokens: float | None, data: Path | None) -> "Plan":
+    """The plan that so much use makes cheaper in all; the plan itself if none is foreseen."""
+    from cerebras_gpt.plan.in_use import for_use
+
+    return plan if inference_tokens is None else for_use(plan, inference_tokens, text_of(data))
 
 
 def of_minutes(minutes: float, data: Path | None, recipe: "Recipe") -> "Plan":

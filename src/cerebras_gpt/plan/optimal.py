@@ -121,7 +121,7 @@ def optimal_plan(budget: Budget, text: Text = ENDLESS) -> Plan:
     if _distance(best) > math.log(BEYOND):
         raise ValueError(_outside(budget, best, text))
     check_epochs(best, text)
-    return replace(best, reasons=(*_reasons(best, budget), text_reason(best, text)))
+    return replace(best, reasons=(_size_reason(best, budget), *rules(best), text_reason(best, text)))
 
 
 def _spent(budget: Budget, d_model: int, text: Text) -> Plan:
@@ -170,16 +170,19 @@ def text_reason(plan: Plan, text: Text) -> str:
     )
 
 
-def _reasons(plan: Plan, budget: Budget) -> tuple[str, ...]:
-    shape = plan.architecture
-    warmup_rule = (
-        "the published 375M tokens, at most a fifth of the run"
-        if shape.d_model >= SMALLEST_PUBLISHED
-        else "5 % of the steps"
-    )
+def _size_reason(plan: Plan, budget: Budget) -> str:
     return (
         f"size: {budget.amount:.4g} {budget.unit} give it {plan.tokens_per_parameter:.1f} tokens per parameter, of all "
-        "widths nearest to the compute-optimal 20 (Hoffmann et al. 2022; all parameters counted, embeddings included)",
+        "widths nearest to the compute-optimal 20 (Hoffmann et al. 2022; all parameters counted, embeddings included)"
+    )
+
+
+def rules(plan: Plan) -> tuple[str, ...]:
+    """What of a family plan follows from its width, and by which rule."""
+    shape = plan.architecture
+    published = shape.d_model >= SMALLEST_PUBLISHED
+    warmup_rule = "the published 375M tokens, at most a fifth of the run" if published else "5 % of the steps"
+    return (
         f"shape: {shape.n_layers} layers and heads of {shape.d_head} follow from width {shape.d_model}, by the "
         "published shapes (Dey et al. 2023, table 1) and lines between them; below 111M d_model / 80",
         f"batch: {plan.tokens_per_step:,} tokens, by the published sizes and lines between them; below 111M in "
