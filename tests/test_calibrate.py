@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 
+from cerebras_gpt.plan.memory import peak_bytes
 from cerebras_gpt.train import calibrate
 from cerebras_gpt.train.calibrate import (
     Calibration,
+    Speed,
     Stopwatch,
     calibrated,
     candidates,
@@ -36,19 +38,31 @@ def test_candidates_differ_and_fit_the_batch(tiny):
     assert {execution.micro_batch_size for execution in candidates(long)} == {1}
 
 
+def test_fewer_sequences_at_a_time_where_memory_ends(tiny, monkeypatch):
+    one = peak_bytes(tiny.architecture, 1)
+    monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
+    assert {execution.micro_batch_size for execution in candidates(tiny)} == {1}
+    monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one - 1)
+    with pytest.raises(ValueError, match="too little memory: tiny needs"):
+        candidates(tiny)
+
+
 def test_speed_and_peak_are_measured(tiny):
-    assert measure_speed(tiny, Execution("float32", 4), QUICK) > 0
+    assert measure_speed(tiny, Execution("float32", 4), QUICK).tokens_per_second > 0
     assert measure_peak(Execution("float32", 4), seconds=0.0, size=64) > 0
 
 
 @pytest.mark.parametrize("winner", ["bfloat16", "float32"])
 def test_the_fastest_candidate_wins_and_tells_the_time_of_the_plan(tiny, monkeypatch, winner):
     monkeypatch.setattr(calibrate, "measure_peak", lambda execution: 1e9)
-    monkeypatch.setattr(calibrate, "measure_speed", lambda plan, execution, _: 100 * (1 + (execution.dtype == winner)))
+    monkeypatch.setattr(
+        calibrate, "measure_speed", lambda plan, execution, _: Speed(100 * (1 + (execution.dtype == winner)), 0.25)
+    )
     found = fastest(tiny, QUICK)
     assert found.execution.dtype == winner
     assert (found.tokens_per_second, found.peak_flops) == (200, 1e9)
     assert found.predicted_seconds == tiny.tokens / 200
+    assert found.seconds_between == (found.predicted_seconds / 1.25, found.predicted_seconds * 1.25)
 
 
 def test_a_run_keeps_its_first_calibration(tiny, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from cerebras_gpt import cli
+from cerebras_gpt.cli import planning
 from cerebras_gpt.errors import MISTAKE
 from cerebras_gpt.train import pilot
 
@@ -51,6 +52,20 @@ def test_a_pack_brings_its_vocabulary_and_limits_the_plan(plan, data):
     assert code == MISTAKE and "too little data" in err
 
 
+def test_what_is_needed_and_what_is_there_is_shown(plan):
+    code, out, _ = plan("13B")
+    assert code == 0
+    assert "peak memory" in out and "weights 77.1" in out and "GB for checkpoints" in out
+    code, out, _ = plan("111M", "--memory", "16")
+    assert "the most that fit in 16 GB" in out
+
+
+def test_measured_it_tells_the_time_as_an_interval(plan, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pilot, "CAREFUL", pilot.Stopwatch(0.0, fewest=1))
+    rows = dict(planning.before_the_run(tiny, None, planning.measured(tiny)))
+    assert " s to " in rows["time"] and "tokens/s measured here" in rows["time"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -66,6 +81,8 @@ def test_a_pack_brings_its_vocabulary_and_limits_the_plan(plan, data):
             "--inference-tokens belongs to --flops or --tokens or --cost, not to a",
         ),
         (["--flops", "1e18", "--inference-tokens", "-1"], "-1 tokens of inference cannot be"),
+        (["13B", "--memory", "80"], "the largest size that fits: 3.5B (width 2944), plan --tokens"),
+        (["111M", "--memory", "nan"], "--memory nan is no memory"),
         (["--minutes", "1e40", "--data", "x"], "the nearest possible plan: --minutes 527040"),
         (["--minutes", "-2", "--data", "x"], "--minutes -2 is not a time to train"),
         (["--minutes", "5"], "--minutes needs --data"),

@@ -40,8 +40,8 @@ def weights_hash(run):
 
 
 def figures(run):
-    """All recorded rows but what depends on the clock."""
-    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] != "start"]
+    """All recorded rows but what depends on the clock and the machine."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] not in ("start", "account")]
     return [{key: value for key, value in row.items() if key not in TIMED} for row in rows]
 
 

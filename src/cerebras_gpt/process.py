@@ -7,7 +7,8 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 NEVER = 2**31 - 1
@@ -59,3 +60,45 @@ def _set_environment(values: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+UNKNOWN = sys.maxsize
+"""Bytes where the system does not tell: nothing is refused for lack of them."""
+
+STATUS, MEMORY = Path("/proc/self/status"), Path("/proc/meminfo")
+LIMITS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+"""Of a container: what it may use, and what it uses."""
+
+
+def memory_at_hand() -> int:
+    """Bytes that this process could still take, in a container what that leaves; UNKNOWN where nothing tells."""
+    free = [_kilobytes(MEMORY, "MemAvailable") or UNKNOWN]
+    for limit, used in LIMITS:
+        if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+            free.append(int(limit.read_text()) - int(used.read_text()))
+    return min(free)
+
+
+def resident_memory() -> int:
+    """Bytes that this process holds now; 0 where nothing tells."""
+    return _kilobytes(STATUS, "VmRSS")
+
+
+def peak_memory() -> int:
+    """The most bytes that this process held since `forget_peak_memory`, or ever; 0 where nothing tells."""
+    return _kilobytes(STATUS, "VmHWM")
+
+
+def forget_peak_memory() -> None:
+    """Lets the peak begin anew, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _kilobytes(file: Path, key: str) -> int:
+    """The bytes of a line `key: 123 kB`; 0 if there is none."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)

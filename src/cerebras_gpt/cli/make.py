@@ -105,6 +105,10 @@ def plan(
         Path | None, typer.Option(help="What `tune` found: its values, carried over to this shape.")
     ] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="As the released files say where the paper differs.")] = False,
+    memory: Annotated[
+        float | None, typer.Option(help="Gigabytes of the device that will train; refused if the plan does not fit.")
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure this machine: how long it will take.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the plan to this file.")] = None,
 ) -> None:
@@ -121,8 +125,9 @@ def plan(
     }
     planning.one_budget(budgets, beside)
     recipe = planning.recipe_of(tuned)
+    calibration = None
     if minutes is not None:
-        made = planning.of_minutes(minutes, data, recipe)
+        made, calibration = planning.of_minutes(minutes, data, recipe)
     elif size is not None:
         made = recipe(planning.of_size(size, planning.PUBLISHED_FAMILIES[mup][yaml], data))
     else:
@@ -133,10 +138,13 @@ def plan(
         elif cost is not None:
             made = planning.of_money(planning.Money(cost, price, device_flops), formula, data)
         made = recipe(planning.used(made, inference_tokens, data))
+    if measure and calibration is None:
+        calibration = planning.measured(made)
+    before = planning.before_the_run(made, memory, calibration)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_text(out, made.to_json())
-    print(made.to_json() if as_json else planning.text_of_plan(made), end="")
+    print(made.to_json() if as_json else planning.text_of_plan(made, before), end="")
 
 
 @app.command(epilog="Example: cerebras-gpt pretrain plan.json --data data/ --out runs/mine peak_lr=0.004 seed=1")

@@ -1,8 +1,9 @@
 """How `plan` turns what a person has into a plan: a size, time, compute, tokens or money."""
 
 import math
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from cerebras_gpt.plan.plan import Plan
     from cerebras_gpt.plan.sizes import Family
     from cerebras_gpt.plan.tuned import Recipe
+    from cerebras_gpt.train.calibrate import Calibration
+    from cerebras_gpt.train.pilot import Planned
 
 PUBLISHED_FAMILIES: "dict[bool, tuple[Family, Family]]" = {False: ("sp", "sp-yaml"), True: ("mup", "mup-yaml")}
 """By whether muP was asked for: the family of the paper, and that of the released configurations."""
@@ -116,7 +119,7 @@ def used(plan: "Plan", inference_tokens: float | None, data: Path | None) -> "Pl
     return plan if inference_tokens is None else for_use(plan, inference_tokens, text_of(data))
 
 
-def of_minutes(minutes: float, data: Path | None, recipe: "Recipe") -> "Plan":
+def of_minutes(minutes: float, data: Path | None, recipe: "Recipe") -> "Planned":
     """The plan for so many minutes of this machine, which is measured."""
     if data is None:
         raise ValueError("--minutes needs --data, a folder made by `cerebras-gpt pack`: its size limits the plan")
@@ -124,7 +127,35 @@ def of_minutes(minutes: float, data: Path | None, recipe: "Recipe") -> "Plan":
     from cerebras_gpt.train.pilot import plan_here
 
     with tempfile.TemporaryDirectory() as folder:
-        return plan_here(minutes, data, Path(folder) / "pilot", recipe).plan
+        return plan_here(minutes, data, Path(folder) / "pilot", recipe)
+
+
+def measured(plan: "Plan") -> "Calibration":
+    """How fast the plan trains here."""
+    prepare_process()
+    from cerebras_gpt.train.calibrate import fastest
+    from cerebras_gpt.train.pilot import CAREFUL
+
+    return fastest(plan, CAREFUL)
+
+
+def before_the_run(plan: "Plan", memory: float | None, calibration: "Calibration | None") -> list[tuple[str, str]]:
+    """Memory, disk and time as rows; a plan is refused that does not fit into the memory that was named."""
+    from cerebras_gpt.plan.preflight import Room, micro_batch, preflight
+    from cerebras_gpt.process import memory_at_hand
+    from cerebras_gpt.record import duration
+
+    if memory is not None:
+        if not 0 < memory < math.inf:
+            raise ValueError(f"--memory {memory:g} is no memory; give gigabytes such as 16")
+        micro_batch(plan, int(memory * 1e9))
+    at_hand = memory_at_hand() if memory is None else int(memory * 1e9)
+    rows = preflight(plan, Room(at_hand, shutil.disk_usage(Path.cwd()).free))
+    if calibration is None:
+        return rows
+    low, high = calibration.seconds_between
+    speed = f"{calibration.tokens_per_second:,.0f} tokens/s measured here in {calibration.execution.dtype}"
+    return [*rows, ("time", f"{duration(low)} to {duration(high)} ({speed})")]
 
 
 def recipe_of(tuned: Path | None) -> "Recipe":
@@ -134,11 +165,11 @@ def recipe_of(tuned: Path | None) -> "Recipe":
     return as_published if tuned is None else partial(tuned_plan, tuned=Tuned.load(tuned))
 
 
-def text_of_plan(plan: "Plan") -> str:
-    """The plan and its table of roles as aligned lines."""
+def text_of_plan(plan: "Plan", before: Sequence[tuple[str, str]]) -> str:
+    """The plan, what is known before the run, and the table of roles as aligned lines."""
     from cerebras_gpt.plan.plan import describe, role_table
 
-    lines = [f"{label:<22} {value}" for label, value in describe(plan)]
+    lines = [f"{label:<22} {value}" for label, value in (*describe(plan), *before)]
     lines += ["", f"{'role':<13} {'init std':>10} {'lr scale':>9} {'peak lr':>10} {'decay':>7} {'eps':>8}"]
     lines += [
         f"{row.role:<13} {row.init_std:>10.5g} {row.lr_scale:>9.4g} {row.peak_lr:>10.4g}"

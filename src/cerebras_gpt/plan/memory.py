@@ -55,6 +55,31 @@ def activation_bytes(architecture: Architecture, micro_batch_size: int, compute_
     return micro_batch_size * (architecture.n_layers * layer + T * 2 * c * d)
 
 
+LIBRARIES = 475_000_000
+"""Bytes of a training process whatever the model: code, torch's kernels, chunks of logits. Measured on Linux (x86)."""
+
+TABLES = {4: 4.5, 2: 2.0}
+"""By bytes of the computing type: copies of the token table in float32 that the head's gradient and the heap's gaps
+cost on top. Measured."""
+
+
+def peak_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
+    """The largest resident memory to expect of a training process; `python benchmarks/plan_estimates.py` checks it."""
+    table = architecture.vocab_size * architecture.d_model * FLOAT32
+    return (
+        LIBRARIES
+        + int(TABLES[compute_bytes] * table)
+        + training_memory(architecture, micro_batch_size, compute_bytes).total
+    )
+
+
 def checkpoint_bytes(architecture: Architecture) -> int:
     """Bytes of one checkpoint on disk: weights and both moments of Adam in float32."""
     return architecture.n_parameters * 3 * FLOAT32
+
+
+def largest_micro_batch(architecture: Architecture, batch_size: int, n_bytes: int, compute_bytes: int = 2) -> int:
+    """The most sequences at a time, up to the batch, whose peak fits into so many bytes; 0 if not even one does."""
+    fixed = peak_bytes(architecture, 0, compute_bytes)
+    each = peak_bytes(architecture, 1, compute_bytes) - fixed
+    return max(0, min(batch_size, (n_bytes - fixed) // each))

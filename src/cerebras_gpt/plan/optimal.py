@@ -20,6 +20,7 @@ from cerebras_gpt.plan.sizes import (
     SIZES,
     family_architecture,
     family_batch_tokens,
+    size_name,
 )
 
 ENDLESS = Text(PUBLISHED_VOCAB_SIZE, sys.maxsize, sys.maxsize)
@@ -93,9 +94,8 @@ def family_plan(d_model: int, text: Text, tokens: float) -> Plan:
     architecture = family_architecture(d_model, text.vocab_size, seq_len)
     batch_size = max(8, 8 * round(batch_tokens / seq_len / 8))  # as all published ones are
     steps = max(2, int(tokens / (batch_size * seq_len)))
-    n = architecture.n_parameters
     return Plan(
-        name=f"{n / 1e9:.2g}B" if n >= 1e9 else f"{n / 1e6:.3g}M",
+        name=size_name(architecture.n_parameters),
         architecture=architecture,
         parametrization=mup(architecture),
         batch_size=batch_size,

@@ -152,6 +152,11 @@ def family_architecture(d_model: int, vocab_size: int, seq_len: int) -> Architec
     return Architecture(d_model, round(interpolated(d_model, widths, depths)), d_model // d_head, vocab_size, seq_len)
 
 
+def size_name(n_parameters: int) -> str:
+    """A count of parameters as sizes are called: 57.5M, 2.7B."""
+    return f"{n_parameters / 1e9:.2g}B" if n_parameters >= 1e9 else f"{n_parameters / 1e6:.3g}M"
+
+
 def interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
     """The value at x on the straight lines through the points, the last ones continued; xs ascend."""
     i = min(max(1, bisect_left(xs, x)), len(xs) - 1)

@@ -223,7 +223,23 @@ def environment(run: Run) -> str:
     again = len(run.resumed_at)
     times = f'<p class="quiet">Resumed {again} time{"s" * (again > 1)} from a checkpoint.</p>' if again else ""
     measured = f"<h3>Measured before the run</h3>{mapping_table(run.calibration)}" if run.calibration else ""
-    return (mapping_table(newest) if newest else '<p class="quiet">Not recorded.</p>') + times + measured
+    return (mapping_table(newest) if newest else '<p class="quiet">Not recorded.</p>') + times + measured + account(run)
+
+
+def account(run: Run) -> str:
+    """Time and memory as planned and as measured; nothing before the end of a run."""
+    newest: Row = (run.of("account") or [{}])[-1]
+    rows = []
+    for what, key, told in (("training time", "seconds", duration), ("peak memory", "bytes", gigabytes)):
+        planned, found = number(newest.get(f"planned_{key}")), number(newest.get(key, newest.get(f"peak_{key}")))
+        if planned > 0 and found > 0:
+            rows.append((what, told(planned), told(found), f"{found / planned - 1:+.0%}"))
+    return f"<h3>As planned, and as it was</h3>{table(('', 'planned', 'measured', 'off by'), rows)}" if rows else ""
+
+
+def gigabytes(n_bytes: float) -> str:
+    """Bytes for reading."""
+    return f"{n_bytes / 1e9:.3g} GB"
 
 
 def next_commands(run: Run) -> str:

@@ -9,22 +9,20 @@ from pathlib import Path
 
 import torch
 
-from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import HeldOutWindows, PackedBatches
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import StopFlag, World
 from cerebras_gpt.files import read_json, replace_text
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import matmul_flops_per_token
-from cerebras_gpt.plan.memory import checkpoint_bytes
 from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.plan.preflight import check_disk, micro_batch
+from cerebras_gpt.train import calibrate
+from cerebras_gpt.train.account import Observer
 from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.held_out import held_out_loss
 from cerebras_gpt.train.trainer import Hook, Trainer
-
-KEPT_AT_ONCE = checkpoint.KEPT + 1
-"""The checkpoint being written is there beside those that are kept."""
 
 QUICK_TOKENS = 2**15
 """About how many held-out tokens are scored at a time during training, spread over all of them."""
@@ -43,8 +41,8 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     """
     train, held_out = Shards.open(data, "train"), Shards.open(data, "val")
     check(plan, train, run)
-    seq_len = plan.architecture.seq_len
-    batches = PackedBatches(train, seq_len, plan.batch_size, plan.seed)  # refuses a text that is too short
+    observer = Observer(run)
+    batches = PackedBatches(train, plan.architecture.seq_len, plan.batch_size, plan.seed)  # refuses a short text
     if world.is_main:
         calibrated(plan, run, Stopwatch(seconds=1.0))
         begin(plan, train, run)
@@ -60,6 +58,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
         trainer.metrics.write("held_out", **where, **found._asdict(), final=at_end)
         trainer.progress.say(f"step {trainer.step}: held-out {found.bits_per_byte:.4f} bits per byte")
 
+    moments = [Hook(max(1, plan.steps // plan.evaluations), score), *hooks, observer.at_end(plan, calibration)]
     model = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(plan.seed))
     trainer = Trainer(
         plan,
@@ -68,7 +67,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
         run,
         execution,
         world,
-        hooks=[Hook(max(1, plan.steps // plan.evaluations), score), *hooks] if world.is_main else [],
+        hooks=moments if world.is_main else [],
         texts={"tokenizer.json": train.tokenizer.to_json()},
         flops_per_second=calibration.peak_flops,
         flops_per_token=matmul_flops_per_token(plan.architecture),
@@ -98,19 +97,20 @@ def check(plan: Plan, train: Shards, run: Path) -> None:
     check_vocabulary(plan, train)
     if not 0 < plan.warmup_steps < plan.steps:
         raise ValueError(f"warmup_steps is {plan.warmup_steps}; it must lie between 0 and steps ({plan.steps})")
-    space = KEPT_AT_ONCE * checkpoint_bytes(plan.architecture)
-    free = shutil.disk_usage(next(path for path in (run, *run.absolute().parents) if path.exists())).free
-    if free < space:
-        raise ValueError(
-            f"no space: checkpoints of this plan need {space / 1e9:.2g} GB, {free / 1e9:.2g} GB are free at {run}; "
-            "free some, or give another --out"
-        )
+    check_disk(plan, free_disk(run), str(run))
+    if not (run / calibrate.FILE).exists():  # a run that once fitted is not kept from going on by an estimate
+        micro_batch(plan, calibrate.memory())
     before = run / "plan.json"
     if before.exists() and Plan.load(before) != plan:
         raise ValueError(f"{run} holds a run of another plan; give another --out, or the plan in {before}")
     data = run / "data.json"
     if data.exists() and read_json(data).get("fingerprint") != train.fingerprint:
         raise ValueError(f"{run} was started on other data; give another --out, or the data it began with")
+
+
+def free_disk(run: Path) -> int:
+    """Bytes that are free where a run folder goes."""
+    return shutil.disk_usage(next(path for path in (run, *run.absolute().parents) if path.exists())).free
 
 
 def check_vocabulary(plan: Plan, train: Shards) -> None:
