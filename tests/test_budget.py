@@ -15,6 +15,7 @@ from cerebras_gpt.plan.budget import (
     size_for,
     small_plan,
     steps_in,
+    surplus,
     vocabulary_for,
 )
 from cerebras_gpt.plan.flops import matmul_flops_per_token
@@ -102,3 +103,11 @@ def test_the_prediction_carries_the_pilot_on_by_the_law():
     found = predicted(plan, pilot, 2.0, TEXT, 5).prediction
     assert found.bits_per_byte == pytest.approx(2.0 * law_loss(plan, TEXT) / law_loss(pilot, TEXT))
     assert found.low < found.bits_per_byte < found.high < 2.0 * (1 + SMALL_RUNS.band)
+
+
+def test_a_time_too_long_for_the_text_is_told_with_the_one_that_suffices():
+    plan = small_plan(128, TEXT, 100_000)  # 76 epochs
+    (caution,) = surplus(plan, TEXT, 60)
+    enough = float(caution.rpartition(" ")[2])
+    assert enough == pytest.approx(60 * 40 * TEXT.n_tokens / plan.tokens, rel=1e-2)
+    assert surplus(small_plan(128, TEXT, 1000), TEXT, 60) == ()

@@ -20,6 +20,9 @@ PILOT_FRACTION = 0.05
 """Of all steps; how long the pilot is."""
 FEWEST_PILOT_STEPS = 40
 
+MOST_EPOCHS = 40.0
+"""Muennighoff et al. 2023: text read more often than this teaches nothing more."""
+
 PUBLISHED_VALUES = "learning rate, init std, embedding scale: published muP values (Dey et al. 2023), over the width"
 
 SMALL_RUNS = ParametricLaw(E=0.935, A=4.9e04, alpha=1.000, B=20.759, beta=0.2600, band=0.070)
@@ -120,6 +123,18 @@ def reasons(plan: Plan, pilot: Plan, pilot_bits: float, text: Text, minutes: flo
         f"depth and heads: {shape.n_layers} layers and heads of {shape.d_head} follow from width {shape.d_model}",
         f"vocabulary: {text.vocab_size:,}, near twice the square root of {text.n_bytes / 1e6:.1f} MB of text",
         f"tokens: {plan.tokens / text.n_tokens:.2f} epochs of {text.n_tokens:,}, as many as fit into the time",
+        *surplus(plan, text, minutes),
         *plan.reasons,
         f"prediction: {pilot_bits:.3f} bits per byte after a pilot of {pilot.tokens:,} tokens, carried on by the law",
+    )
+
+
+def surplus(plan: Plan, text: Text, minutes: float) -> tuple[str, ...]:
+    """What to say of a time that is too long for the text."""
+    enough = minutes * MOST_EPOCHS * text.n_tokens / plan.tokens
+    if enough >= minutes:
+        return ()
+    return (
+        f"caution: beyond {MOST_EPOCHS:g} epochs nothing more is learned (Muennighoff et al. 2023); pack more text, or "
+        f"plan --minutes {enough:.3g}",
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cerebras_gpt import config
-from cerebras_gpt.plan.budget import PUBLISHED_VALUES, SEQ_LEN, WARMUP_FRACTION, Text
+from cerebras_gpt.plan.budget import MOST_EPOCHS, PUBLISHED_VALUES, SEQ_LEN, WARMUP_FRACTION, Text
 from cerebras_gpt.plan.families import mup
 from cerebras_gpt.plan.flops import FORMULAS, training_flops
 from cerebras_gpt.plan.laws import effective_tokens
@@ -25,9 +25,6 @@ from cerebras_gpt.plan.sizes import (
 
 ENDLESS = Text(PUBLISHED_VOCAB_SIZE, sys.maxsize, sys.maxsize)
 """No pack at hand: GPT-2's vocabulary, and text enough."""
-
-MOST_EPOCHS = 40.0
-"""Muennighoff et al. 2023: text read more often than this teaches nothing more."""
 
 BEYOND = 2.0
 """How far a budget may lie outside the smallest and the largest size, in tokens per parameter."""
