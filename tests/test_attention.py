@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cerebras_gpt.model.attention import BLOCK, causal_attention
+from cerebras_gpt.model.architecture import BLOCK
+from cerebras_gpt.model.attention import causal_attention
 
 
 @pytest.mark.parametrize("T", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 5])

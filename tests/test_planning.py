@@ -1,6 +1,8 @@
 """`plan` takes one budget of any kind, and says in one line what is wrong with any other."""
 
 import json
+import resource
+import subprocess
 import sys
 
 import pytest
@@ -36,6 +38,15 @@ def test_each_kind_of_budget_gives_a_plan(plan, data):
         code, out, err = plan(*budget, "--json")
         assert (code, err) == (0, "")
         assert json.loads(out)["reasons"]
+
+
+def test_without_calibration_it_answers_within_two_seconds_and_needs_no_torch():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-X", "importtime", "-m", "cerebras_gpt", "plan", "--flops", "1e20"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "torch" not in {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
 
 
 def test_money_is_spent_at_the_measured_speed_if_none_is_given(plan, data, monkeypatch):

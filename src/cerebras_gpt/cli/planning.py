@@ -114,9 +114,11 @@ def of_money(money: Money, formula: str, data: Path | None) -> "Plan":
 
 def used(plan: "Plan", inference_tokens: float | None, data: Path | None) -> "Plan":
     """The plan that so much use makes cheaper in all; the plan itself if none is foreseen."""
+    if inference_tokens is None:
+        return plan
     from cerebras_gpt.plan.in_use import for_use
 
-    return plan if inference_tokens is None else for_use(plan, inference_tokens, text_of(data))
+    return for_use(plan, inference_tokens, text_of(data))
 
 
 def of_minutes(minutes: float, data: Path | None, recipe: "Recipe") -> "Planned":

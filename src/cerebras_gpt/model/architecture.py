@@ -8,6 +8,10 @@ Activation = Literal["gelu", "gelu_new", "relu"]
 VOCAB_MULTIPLE = 64
 """The head product is computed on a vocabulary padded up to this multiple; results do not change."""
 
+BLOCK = 128
+"""Query rows a block of attention on a CPU: small enough to skip most of the masked half, large enough for the
+matrix products."""
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLOCK = 128
-"""Query rows a block: small enough to skip most of the masked half, large enough for the matrix products."""
+from cerebras_gpt.model.architecture import BLOCK
 
 
 def causal_attention(qkv: Tensor, scale: float) -> Tensor:

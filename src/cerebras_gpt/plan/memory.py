@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-from cerebras_gpt.model.architecture import Architecture
-from cerebras_gpt.model.attention import BLOCK
+from cerebras_gpt.model.architecture import BLOCK, Architecture
 
 FLOAT32 = 4
 
