@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cerebras_gpt.files import replace_text, sync_folder, write_synced
+from cerebras_gpt.files import new_file, new_folder, replace_text, sync_folder, write_synced
 
 
 def test_the_new_text_stands_in_place_of_the_old(tmp_path):
@@ -37,3 +37,25 @@ def test_contents_and_names_are_synced(tmp_path, monkeypatch):
     write_synced(tmp_path / "a", b"1")
     sync_folder(tmp_path)
     assert len(synced) == (1 if os.name == "nt" else 2)
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    with new_folder(tmp_path / "a" / "made") as fresh:
+        (fresh / "file").write_text("text")
+        assert not (tmp_path / "a" / "made").exists()
+    assert (tmp_path / "a" / "made" / "file").read_text() == "text"
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a" / "other") as fresh:
+        (fresh / "file").write_text("text")
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["made"]
+
+
+def test_a_new_file_appears_whole_or_not_at_all(tmp_path):
+    with new_file(tmp_path / "a" / "made") as fresh:
+        fresh.write_text("text")
+        assert not (tmp_path / "a" / "made").exists()
+    assert (tmp_path / "a" / "made").read_text() == "text"
+    with pytest.raises(KeyboardInterrupt), new_file(tmp_path / "a" / "other") as fresh:
+        fresh.write_text("text")
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["made"]

@@ -13,7 +13,7 @@ FLOORS = [
     {"train", "generate"},
     {"tasks", "serve"},
     {"evaluate", "report"},
-    {"quickstart", "doctor", "importing", "tune"},
+    {"quickstart", "doctor", "tune", "check", "importing", "exporting"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cerebras_gpt.interop.fold import folded, is_plain
+from cerebras_gpt.interop.fold import fold_changes, folded, is_plain
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize, roles
 from cerebras_gpt.plan.families import Base, completep, mup, standard
@@ -50,3 +50,12 @@ def test_folding_a_plain_model_changes_no_bit():
     assert is_plain(model)
     for (name, before), after in zip(model.named_parameters(), folded(model).parameters(), strict=True):
         assert torch.equal(before, after), name
+
+
+def test_the_changes_are_named():
+    changes = {"embeddings": "x 7", "final norm": "x 0.0952381", "query": "x 0.408248"}
+    assert fold_changes(network(SHAPE)) == changes
+    assert fold_changes(network(SHAPE, completep)) == changes | {"residual branches": "x 0.333333"}
+    assert fold_changes(network(NARROW)) == {"tables": "x their projection"} | changes | {"final norm": "x 0.666667"}
+    shape = replace(SHAPE, d_model=64)
+    assert fold_changes(GPT(shape, standard(shape))) == {}

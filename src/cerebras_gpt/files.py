@@ -2,6 +2,10 @@
 
 import json
 import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -33,6 +37,43 @@ def replace_text(path: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A folder to write synced files in, which gets its name when all went well and else leaves nothing."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    fresh = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+    fresh.mkdir()
+    try:
+        yield fresh
+        sync_folder(fresh)
+        os.replace(fresh, final)  # what is there may be an empty folder
+        sync_folder(final.parent)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def new_file(final: Path) -> Iterator[Path]:
+    """A path to write a file at, which gets its name when all went well and else leaves nothing."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    fresh = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield fresh
+        sync_file(fresh)
+        os.replace(fresh, final)
+        sync_folder(final.parent)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def sync_file(path: Path) -> None:
+    """Makes the contents of a file durable that somebody else wrote."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> dict[str, object]:

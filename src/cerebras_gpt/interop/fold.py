@@ -41,6 +41,19 @@ def query_factor(model: GPT) -> float:
     return float(model.architecture.d_head ** (0.5 - model.parametrization.attention_power))
 
 
+def fold_changes(model: GPT) -> dict[str, str]:
+    """What `folded` does to which weights, in words; empty for a plain GPT-2."""
+    table, shape = model.parametrization, model.architecture
+    factors = {
+        "embeddings": table.embedding_scale,
+        "final norm": table.logit_scale / (table.embedding_scale if shape.tied else 1.0),
+        "query": query_factor(model),
+        "residual branches": table.residual_scale,
+    }
+    changes = {part: f"x {factor:.6g}" for part, factor in factors.items() if factor != 1.0}
+    return changes if shape.table_width == shape.d_model else {"tables": "x their projection"} | changes
+
+
 def is_plain(model: GPT) -> bool:
     """Whether the model computes as GPT-2 does, so that folding would change nothing."""
     table, shape = model.parametrization, model.architecture
