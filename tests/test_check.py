@@ -1,12 +1,10 @@
 """The verb: what it checks of a run, what it writes, how it ends."""
 
 import json
-import sys
 from dataclasses import replace
 
 import pytest
 
-from cerebras_gpt import cli
 from cerebras_gpt.check import Settings, named_subject, promise_of, subject_of, sweep_of
 from cerebras_gpt.errors import DOES_NOT_HOLD, MISTAKE
 from cerebras_gpt.model.architecture import Architecture
@@ -16,24 +14,9 @@ from cerebras_gpt.plan.plan import published_plan
 QUICK = ("--seeds", 3, "--steps", 4, "--widths", "32,64,128")
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setenv("OMP_PROC_BIND", "false")
-        monkeypatch.setattr(sys, "argv", ["cerebras-gpt", "check", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return ended.value.code, told.out, told.err
-
-    return run
-
-
 def test_sp_and_mup_side_by_side_end_with_the_code_of_what_does_not_hold(call, tmp_path):
     names = ("--parametrization", "sp", "--parametrization", "mup")
-    code, out, err = call(*names, "--along", "width", *QUICK, "--out", tmp_path)
+    code, out, err = call("check", *names, "--along", "width", *QUICK, "--out", tmp_path)
     assert code == DOES_NOT_HOLD
     assert "mup HOLDS" in out
     assert "sp DOES NOT HOLD in " in out
@@ -47,7 +30,7 @@ def test_sp_and_mup_side_by_side_end_with_the_code_of_what_does_not_hold(call, t
 
 def test_a_plan_gives_its_parametrization_heads_and_constants(call, tmp_path, tiny):
     (tmp_path / "plan.json").write_text(tiny.to_json())
-    code, out, _ = call(tmp_path / "plan.json", "--along", "width", *QUICK, "--json")
+    code, out, _ = call("check", tmp_path / "plan.json", "--along", "width", *QUICK, "--json")
     assert code == 0
     (found,) = json.loads(out)
     assert (found["parametrization"], found["holds"]) == ("mup", True)
@@ -63,7 +46,7 @@ def test_a_plan_gives_its_parametrization_heads_and_constants(call, tmp_path, ti
 
 def test_a_pack_and_its_transfer_are_checked_and_drawn(call, data, tmp_path):
     asked = ("--data", data, "--transfer", "--transfer-steps", 3, "--octaves", 1, "--workers", 1, "--out", tmp_path)
-    code, out, _ = call("--parametrization", "mup", "--along", "width", *QUICK, *asked)
+    code, out, _ = call("check", "--parametrization", "mup", "--along", "width", *QUICK, *asked)
     assert code in (0, DOES_NOT_HOLD)  # three steps decide nothing about rates
     assert "mup transfer: " in out
     (found,) = json.loads((tmp_path / "check.json").read_text())
@@ -93,7 +76,7 @@ def test_a_pack_and_its_transfer_are_checked_and_drawn(call, data, tmp_path):
     ],
 )
 def test_a_mistake_is_one_line(call, arguments, words):
-    code, out, err = call(*arguments)
+    code, out, err = call("check", *arguments)
     assert (code, out) == (MISTAKE, "")
     assert words in err
     assert len(err.splitlines()) == 1

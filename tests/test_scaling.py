@@ -4,12 +4,10 @@ import csv
 import dataclasses
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
 
-from cerebras_gpt import cli
 from cerebras_gpt.files import replace_text
 from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.law_file import KINDS, LawFile, fitted
@@ -51,19 +49,10 @@ def run_folder(path, plan, bits, width=1):
     return path
 
 
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command line in a folder of its own: exit code, standard output, standard error."""
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path):
+    """Each test runs in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cerebras-gpt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return ended.value.code, told.out, told.err
-
-    return run
 
 
 def test_the_published_table_gives_its_law_with_intervals_deviations_and_a_verdict(call):

@@ -57,7 +57,7 @@ def write_figures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
 
 def axis_figure(pictures: Sequence[Picture], axis: Axis) -> Figure:
     """A small panel for each quantity: its size at the start, and its change after so many steps."""
-    figure = Figure(figsize=(5.2 * len(pictures), 5.4), layout="constrained")
+    figure = Figure(figsize=(6.6 * len(pictures), 6.0), layout="constrained")
     for part, picture in zip(figure.subfigures(1, len(pictures), squeeze=False)[0], pictures, strict=True):
         failing = sum(not slope.holds for slope in judged(picture.slopes[axis]))
         part.suptitle(
