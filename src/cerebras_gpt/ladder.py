@@ -16,9 +16,9 @@ from cerebras_gpt.plan.plan import Plan, Prediction
 from cerebras_gpt.plan.rungs import N_SEEDS, Family, Limits, check_rungs, flops_of, ladder_widths
 from cerebras_gpt.plan.tuned import Tuned
 from cerebras_gpt.report.ladder_figures import write_ladder
-from cerebras_gpt.train.calibrate import Stopwatch, calibrated, fastest, keep
+from cerebras_gpt.train.calibrate import Stopwatch, calibrated, fastest, keep, measure_speed
 from cerebras_gpt.train.held_out import AT_THE_END
-from cerebras_gpt.train.pilot import held_out_bits
+from cerebras_gpt.train.pilot import QUICK, held_out_bits
 from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.trial import Outcome, Trial, outcomes
 
@@ -26,11 +26,11 @@ DESIGN, RECORD, PREDICTION, VERDICT = "ladder.json", "rungs.jsonl", "prediction.
 PICTURE, RUN = "ladder.png", "run"
 
 SMALL_BASE = Base(d_model=32, n_layers=2, init_std=0.17, embedding_scale=24.0)
-SMALL_PEAK_LR = 0.03
+SMALL_PEAK_LR = 0.04
 """Tuned at width 32 (benchmarks/mutransfer.py). The published values are of width 256, a multiplier of 1/16 and less
 here, and their learning rate of the embeddings is several times too low for a run of a few hundred steps."""
 
-MEASURED_WIDTHS = (16, 64, 192)
+MEASURED_WIDTHS = (16, 64, 128)
 TWIN_RATES = tuple(1e-3 * 2**octave for octave in range(5))
 TWIN_RUNG = 2
 """The rung, from 0, on which the learning rate of the twin is chosen: the best of TWIN_RATES."""
@@ -99,10 +99,12 @@ class _Speeds:
     """Tokens a second at any width, between three measured ones a power law of the compute of a token."""
 
     def __init__(self, family: Family) -> None:
-        plans = [family.plan(width) for width in MEASURED_WIDTHS]
         self.family = family
-        self.known = [(self._flops(width), math.log(fastest(plan, Stopwatch(0.3)).tokens_per_second))
-                      for width, plan in zip(MEASURED_WIDTHS, plans, strict=True)]  # fmt: skip
+        execution = fastest(family.plan(MEASURED_WIDTHS[1]), QUICK).execution
+        self.known = [
+            (self._flops(width), math.log(measure_speed(family.plan(width), execution, QUICK)))
+            for width in MEASURED_WIDTHS
+        ]
 
     def _flops(self, width: int) -> float:
         return math.log(self.family.flops(width) / self.family.plan(width).tokens)

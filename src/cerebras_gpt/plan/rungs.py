@@ -163,5 +163,5 @@ def _refused(widths: tuple[int, ...], needs: Cost, limits: Limits) -> tuple[int,
     minutes = math.ceil(needs.seconds / 6) / 10
     raise ValueError(
         f"{smallest} takes {minutes:g} minutes here, {limits.seconds / 60:g} were given; "
-        f"give --minutes {minutes:g}, or a pack of a smaller vocabulary such as 512"
+        f"give --minutes {minutes:g}, or a pack of a smaller vocabulary"
     )
