@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cerebras_gpt.cli.app import AsJson, Out, app
+from cerebras_gpt.cli.app import AsJson, Out, app, prepare_process
 
 
 @app.command(epilog="Example: cerebras-gpt ladder --data data/ --minutes 60 --out runs/ladder")
@@ -24,19 +24,19 @@ def ladder(
     as_json: AsJson = False,
 ) -> None:
     """Train small compute-optimal models, predict the next size, train it, give the verdict; goes on after a kill."""
-    from cerebras_gpt.process import keep_memory, n_cores
+    from cerebras_gpt.process import n_cores
 
     if not 0 < minutes < math.inf:
         raise ValueError(f"--minutes {minutes:g} is not a time to train; give a positive number such as 60")
     if twin not in (None, "sp"):
         raise ValueError(f"--twin {twin!r} is unknown; the only twin is sp")
-    keep_memory()  # threads stay unbound: the workers would inherit one core
+    n_workers = n_cores() if workers is None else workers  # before threads are bound: then one core is left to see
+    prepare_process()
     from cerebras_gpt import config
     from cerebras_gpt import ladder as climbing
     from cerebras_gpt.report.ladder_words import ladder_table
 
     design = climbing.begun(climbing.Wish(minutes, rungs, parametrization, seed, tuned), data, out)
-    n_workers = n_cores() if workers is None else workers
     found = climbing.climb(design, data, out, n_workers)
     if twin is not None:
         found = climbing.with_twin(found, design, data, out, n_workers)

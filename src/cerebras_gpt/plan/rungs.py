@@ -25,7 +25,7 @@ FEWEST_RUNGS = 5
 """Four fitted ones, so that three constants leave something to tell the noise by."""
 MOST_EPOCHS = 4.0
 """Up to here text that is read again is nearly as good as new (Muennighoff et al. 2023)."""
-STEPS_PER_ROOT_TOKEN = 0.4
+STEPS_PER_ROOT_TOKEN = 1.0
 """Steps are so many times the square root of the tokens, and the batch grows with it too: the critical batch grows
 about like the square root of the tokens (Zhang et al. 2024), and the smallest rung still makes 150 steps or so."""
 WARMUP_FRACTION = 0.1

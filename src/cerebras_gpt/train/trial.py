@@ -23,7 +23,7 @@ from cerebras_gpt.errors import MISTAKE
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.process import keep_memory, unbound_children
+from cerebras_gpt.process import free_cores, keep_memory, threads_are_bound, unbound_children
 from cerebras_gpt.record import Steps
 from cerebras_gpt.train.execution import Execution, gradients
 from cerebras_gpt.train.held_out import Scoring, held_out_loss
@@ -159,7 +159,6 @@ def outcomes(
 
     Each worker is a process of its own that computes on one thread, so the numbers do not depend on how many there
     are. Raises StoppedError on Ctrl-C and WorkerDiedError naming the trial; the same call goes on from the record.
-    The caller must not have bound its threads (`process.bind_threads`): workers would inherit its one core.
     """
     if workers < 1:
         raise ValueError(f"{workers} workers cannot train anything; give 1 or more")
@@ -223,7 +222,8 @@ class _Worker:
     def __init__(self, data: Path, execution: Execution) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, data, execution), daemon=True)
+        arguments = (theirs, data, execution, threads_are_bound())
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
         with unbound_children():
             self.process.start()
         theirs.close()  # so that the death of the process ends the pipe
@@ -242,10 +242,12 @@ class _Worker:
             raise WorkerDiedError(f"the process that trained {self.trial.name!r} {how}") from None
 
 
-def _work(pipe: Connection, data: Path, execution: Execution) -> None:
+def _work(pipe: Connection, data: Path, execution: Execution, has_one_core: bool) -> None:
     """Answers every trial with its outcome until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that keeps the record
     keep_memory()
+    if has_one_core:
+        free_cores()
     torch.set_num_threads(1)
     try:
         while True:
