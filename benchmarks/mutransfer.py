@@ -2,10 +2,11 @@
 
     python benchmarks/mutransfer.py --folder runs/mutransfer --out benchmarks/results/DATE-mutransfer.json
 
-About 35 minutes on one core. The folder keeps every finished trial, so the same command goes on after an interruption.
-Stage 1 is what `cerebras-gpt tune` does: learning rate, init std and embedding scale on the proxy, under muP. Stage 2
-trains every width at eight learning rates, in muP and in SP with the same tuned init std and embedding scale, so that
-nothing but the rules for the width differs. The best rate is the lowest point of the parabola through the best three.
+50 minutes of one thread on two cores that other work shared. The folder keeps every finished trial, so the same command
+goes on after an interruption. Stage 1 is what `cerebras-gpt tune` does: learning rate, init std and embedding scale on
+the proxy, under muP. Stage 2 trains every width at eight learning rates, in muP and in SP with the same tuned init std
+and embedding scale, so that nothing but the rules for the width differs. The best rate is the lowest point of the
+parabola through the best three.
 """
 
 import argparse
@@ -101,7 +102,8 @@ def draw(results, path):
                 ax.plot(RATES, losses, color=colour_of(i), linewidth=1.5, marker=".", label=f"width {width}")
                 octave = best_octave(losses)
                 if octave is not None:
-                    ax.plot(2**octave, min(losses), "o", ms=8, mfc="none", mec=colour_of(i), mew=1.6)
+                    height = np.interp(octave, np.log2(RATES), losses)
+                    ax.plot(2**octave, height, "o", ms=8, mfc="none", mec=colour_of(i), mew=1.6)
             ax.set_title(title, loc="left", fontsize=10, color=COLOURS["ink"])
             log_axis(ax, "x", (RATES[0], RATES[-1]), "peak learning rate")
             ax.set_ylim(min(all_losses) - 0.05, top)

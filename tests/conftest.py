@@ -1,10 +1,12 @@
 """Small real things that many tests use: a text, its pack, a plan that trains in a second."""
 
 import random
+import sys
 
 import pytest
 import torch
 
+from cerebras_gpt import cli
 from cerebras_gpt.data.documents import Document
 from cerebras_gpt.data.shards import pack
 from cerebras_gpt.model.architecture import Architecture
@@ -57,3 +59,19 @@ def tiny():
         evaluations=3,
         saves=6,
     )
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the command line in this process: exit code, standard output, standard error."""
+
+    def run(*arguments):
+        capsys.readouterr()  # what was told before
+        monkeypatch.setenv("OMP_PROC_BIND", "false")  # the tests' process is not to be bound
+        monkeypatch.setattr(sys, "argv", ["cerebras-gpt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return ended.value.code, told.out, told.err
+
+    return run

@@ -13,28 +13,12 @@ import pytest
 import typer
 
 import cerebras_gpt
-from cerebras_gpt import cli
 from cerebras_gpt.cli import app as door
 from cerebras_gpt.doctor import PACKAGES, environment
 from cerebras_gpt.errors import MISTAKE, READER_GONE, STOPPED, Ending, ending
 
 VERBS = typer.main.get_command(door.app).commands
 HEAVY = ("torch", "numpy", "pydantic", "tokenizers", "scipy", "matplotlib", "safetensors")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setenv("OMP_PROC_BIND", "false")  # the tests' process is not to be bound
-        monkeypatch.setattr(sys, "argv", ["cerebras-gpt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return ended.value.code, told.out, told.err
-
-    return run
 
 
 def plain(text):

@@ -17,7 +17,7 @@ PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "examples").glo
 WALK = ("text", "data", "model", "plan", "train", "checkpoint", "generate", "judgement")
 PROGRAM = typer.main.get_command(app)
 COMMANDS = PROGRAM.commands
-EXIT_CODES = {"DONE": 0, "OURS": 1, "MISTAKE": 2, "STOPPED": 3, "DIVERGED": 4, "READER_GONE": 141}
+EXIT_CODES = {"DONE": 0, "OURS": 1, "MISTAKE": 2, "STOPPED": 3, "DIVERGED": 4, "DOES_NOT_HOLD": 5, "READER_GONE": 141}
 
 
 def each(names, key=lambda path: path.relative_to(ROOT).as_posix()):

@@ -2,14 +2,13 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from cerebras_gpt import checkpoint, cli
+from cerebras_gpt import checkpoint
 from cerebras_gpt.evaluate.perplexity import perplexity
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.sampling import Sampling
@@ -40,22 +39,6 @@ def folder_of(path, rows=TOKENIZER.vocab_size, tokenizer=TOKENIZER):
     if tokenizer is not None:
         tokenizer.save(path / "tokenizer.json")
     return model
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        capsys.readouterr()  # what transformers told before
-        monkeypatch.setenv("OMP_PROC_BIND", "false")
-        monkeypatch.setattr(sys, "argv", ["cerebras-gpt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return ended.value.code, told.out, told.err
-
-    return run
 
 
 def test_every_verb_that_uses_a_model_takes_it(tmp_path, call):

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cerebras_gpt.data.batches import PackedBatches
     from cerebras_gpt.data.shards import Shards, pack
+    from cerebras_gpt.exporting import export_model
     from cerebras_gpt.generate.lm import LM
     from cerebras_gpt.generate.sampling import Sampling
+    from cerebras_gpt.importing import import_model
     from cerebras_gpt.model.architecture import Architecture
     from cerebras_gpt.model.gpt import GPT
     from cerebras_gpt.model.parametrization import Parametrization
@@ -32,7 +34,9 @@ __all__ = [
     "Shards",
     "Tokenizer",
     "__version__",
+    "export_model",
     "gpt2_tokenizer",
+    "import_model",
     "pack",
     "pretrain",
     "published_plan",
@@ -43,8 +47,10 @@ __all__ = [
 _HOMES = {
     "data.batches": ("PackedBatches",),
     "data.shards": ("Shards", "pack"),
+    "exporting": ("export_model",),
     "generate.lm": ("LM",),
     "generate.sampling": ("Sampling",),
+    "importing": ("import_model",),
     "model.architecture": ("Architecture",),
     "model.gpt": ("GPT",),
     "model.parametrization": ("Parametrization",),

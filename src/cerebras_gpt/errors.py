@@ -5,8 +5,9 @@ import errno
 import os
 from typing import NamedTuple
 
-DONE, OURS, MISTAKE, STOPPED, DIVERGED = 0, 1, 2, 3, 4
-"""Exit codes: done, our bug, the user's mistake, interrupted and saved, loss no longer finite (docs/cli.md)."""
+DONE, OURS, MISTAKE, STOPPED, DIVERGED, DOES_NOT_HOLD = 0, 1, 2, 3, 4, 5
+"""Exit codes: done, our bug, the user's mistake, interrupted and saved, loss no longer finite, what was checked does
+not hold (docs/cli.md)."""
 READER_GONE = 141
 """What a shell reports of a process whose output nobody reads any more: 128 + SIGPIPE."""
 

@@ -174,14 +174,14 @@ def pretrain(
     from cerebras_gpt import distributed
     from cerebras_gpt.train.pretrain import pretrain as train
 
-    made = with_settings(_plan(plan), overrides or [])
+    made = with_settings(named_plan(plan), overrides or [])
     world = distributed.join()
     train(made, data, out, world)
     if world.is_main:
         print(out)
 
 
-def _plan(name: str) -> "Plan":
+def named_plan(name: str) -> "Plan":
     """The plan in a file or run folder of that name, or of the published size of that name."""
     from cerebras_gpt.plan.plan import Plan, published_plan
 

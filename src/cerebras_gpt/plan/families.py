@@ -1,7 +1,7 @@
 """The three parametrizations by name, and how values tuned once on a proxy carry over to any other shape."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.parametrization import Parametrization
@@ -59,14 +59,8 @@ def mup(architecture: Architecture, base: Base = MUP_BASE) -> Parametrization:
 
 def completep(architecture: Architecture, base: Base = COMPLETEP_BASE) -> Parametrization:
     """CompleteP, which transfers over width and depth (Dey et al. 2025, arXiv 2505.01618, table 1, alpha = 1)."""
-    return Parametrization(
-        n_layers=architecture.n_layers,
-        d_head=architecture.d_head,
-        width_multiplier=architecture.d_model / base.d_model,
-        base_init_std=base.init_std,
-        embedding_scale=base.embedding_scale,
-        output_alpha=base.output_alpha,
-        attention_power=1.0,
+    return replace(
+        mup(architecture, base),
         depth_multiplier=architecture.n_layers / base.n_layers,
         residual_init_power=0.0,
         decay_power=1.0,

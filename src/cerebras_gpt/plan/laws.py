@@ -1,17 +1,10 @@
-"""Scaling laws: the loss to expect from compute, or from parameters and tokens, and how to fit it."""
+"""Scaling laws: the loss to expect from compute, or from parameters and tokens."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize, nnls
-from scipy.special import logsumexp, softmax
-from scipy.stats import t as student
-
-Array = NDArray[np.float64]
+from cerebras_gpt import config
 
 
 @dataclass(frozen=True)
@@ -32,17 +25,22 @@ class PowerLaw:
         """The loss that so much training compute reaches."""
         return (flops / self.scale_flops) ** -self.exponent + self.irreducible
 
+    def flops(self, loss: float) -> float:
+        """The training compute that reaches a loss; raises ValueError for a loss that none reaches."""
+        if not loss > self.irreducible:
+            raise ValueError(f"no compute reaches a loss of {loss:g}; this law ends at {self.irreducible:g}")
+        return self.scale_flops * (loss - self.irreducible) ** (-1 / self.exponent)
+
 
 PUBLISHED_SP = PowerLaw(exponent=0.0737, scale_flops=5.984e22, irreducible=0.5066, formula="cerebras")
 """The published law of the standard family: test loss on the Pile per GPT-2 token, fitted from 111M to 6.7B."""
 
 
-class Point(NamedTuple):
-    """What one finished run says to a law."""
+class Optimum(NamedTuple):
+    """The best split of a budget."""
 
     n_parameters: float
     n_tokens: float
-    loss: float
 
 
 @dataclass(frozen=True)
@@ -66,29 +64,34 @@ class ParametricLaw:
         loss = self.loss(n_parameters, n_tokens)
         return loss / (1 + self.band), loss * (1 + self.band)
 
-    @classmethod
-    def fit(cls, points: Sequence[Point]) -> "ParametricLaw":
-        """The law closest to the points: Huber loss of log-loss, best of a grid of starts (Hoffmann, approach 3).
+    def optimum(self, flops: float) -> Optimum:
+        """Parameters and tokens of least loss for so much compute, counted as 6 N D (Hoffmann et al., equation 4)."""
+        powers = self.alpha + self.beta
+        balance = (self.alpha * self.A / (self.beta * self.B)) ** (1 / powers)
+        n = balance * (flops / 6) ** (self.beta / powers)
+        return Optimum(n, flops / 6 / n)
 
-        Points that all have one ratio of tokens to parameters fix the sum of the two terms but not their shares.
-        """
-        if len(points) <= N_CONSTANTS:
-            raise ValueError(f"a law of {N_CONSTANTS} constants needs at least 6 runs, {len(points)} given; train more")
-        values = np.array(points, dtype=np.float64)
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(f"parameters, tokens and losses must be finite and positive; given {points}")
-        n, d, loss = np.log(values).T
-        constants = _best(n - n.mean(), d - d.mean(), loss)
-        e, a, b, alpha, beta = constants
-        residuals = loss - _log_loss(constants, n - n.mean(), d - d.mean())
-        freedom = len(points) - N_CONSTANTS
-        spread = math.sqrt(float(residuals @ residuals) / freedom)
-        # The terms were fitted around the mean of log N and log D, where their sizes and slopes hardly correlate.
-        A, B = math.exp(a + alpha * n.mean()), math.exp(b + beta * d.mean())
-        return cls(
-            *(float(math.exp(e)), A, float(alpha), B, float(beta)),
-            band=math.exp(float(student.ppf(0.95, freedom)) * spread) - 1,
-        )
+    def tokens(self, loss: float, n_parameters: float) -> float:
+        """The tokens on which so many parameters reach a loss; infinite for a loss that they never reach."""
+        left = loss - self.E - self.A / n_parameters**self.alpha
+        return (self.B / left) ** (1 / self.beta) if left > 0 else math.inf
+
+
+HOFFMANN = ParametricLaw(E=1.69, A=406.4, alpha=0.34, B=410.7, beta=0.28)
+"""As printed by Hoffmann et al. 2022, approach 3; its rounded exponents bias it towards small models."""
+
+EPOCH = ParametricLaw(E=1.8169, A=482.01, alpha=0.3478, B=2085.43, beta=0.3658)
+"""Besiroglu et al. 2024: the same runs fitted to the end; about 20 tokens per parameter, as by other approaches."""
+
+PARAMETRIC_LAWS = {"epoch": EPOCH, "hoffmann": HOFFMANN}
+"""Published laws of parameters and tokens; nats per token of another tokenizer and text, so use them for sizes."""
+
+
+def parametric_law(name: str) -> ParametricLaw:
+    """A published law of parameters and tokens by its name."""
+    if name not in PARAMETRIC_LAWS:
+        raise ValueError(config.unknown("parametric law", name, PARAMETRIC_LAWS))
+    return PARAMETRIC_LAWS[name]
 
 
 def effective_tokens(n_tokens: float, n_unique: float) -> float:
@@ -103,45 +106,3 @@ def effective_tokens(n_tokens: float, n_unique: float) -> float:
 
 REPEAT_DECAY = 15.39
 """R*_D of Muennighoff et al. 2023: how many repeats until their worth has fallen to 1/e."""
-
-N_CONSTANTS = 5
-HUBER = 1e-3
-"""Log-losses further off than this weigh linearly (Hoffmann et al. 2022, appendix D.2)."""
-STARTS = [(alpha, beta) for alpha in (0.1, 0.3, 0.5, 0.8) for beta in (0.1, 0.3, 0.5, 0.8)]
-
-
-def _best(n: Array, d: Array, loss: Array) -> Array:
-    bounds = [(None, None)] * 3 + [(0.0, 2.0)] * 2
-    options = {"ftol": 1e-14, "gtol": 1e-10, "maxiter": 2000, "maxfun": 20000}
-    fits = [
-        minimize(_huber, start, (n, d, loss), "L-BFGS-B", jac=True, bounds=bounds, options=options)
-        for start in (_start(alpha, beta, n, d, loss) for alpha, beta in STARTS)
-    ]
-    return min(fits, key=lambda fit: float(fit.fun)).x
-
-
-def _start(alpha: float, beta: float, n: Array, d: Array, loss: Array) -> Array:
-    # At given exponents the law is linear in E, A and B: begin at their non-negative least squares.
-    terms = np.stack([np.ones_like(n), np.exp(-alpha * n), np.exp(-beta * d)], axis=1)
-    sizes, _ = nnls(terms, np.exp(loss))
-    return np.array([*np.log(np.maximum(sizes, 1e-3 * np.exp(loss).mean())), alpha, beta])
-
-
-def _terms(constants: Array, n: Array, d: Array) -> Array:
-    e, a, b, alpha, beta = constants
-    return np.stack([np.full_like(n, e), a - alpha * n, b - beta * d])
-
-
-def _log_loss(constants: Array, n: Array, d: Array) -> Array:
-    return logsumexp(_terms(constants, n, d), axis=0)
-
-
-def _huber(constants: Array, n: Array, d: Array, loss: Array) -> tuple[float, Array]:
-    """The Huber loss in units of HUBER squared, which keeps the optimizer's tolerances meaningful, and its slope."""
-    terms = _terms(constants, n, d)
-    residual = (logsumexp(terms, axis=0) - loss) / HUBER
-    slope = np.clip(residual, -1.0, 1.0) / HUBER
-    value = np.where(np.abs(residual) <= 1, residual**2 / 2, np.abs(residual) - 0.5).sum()
-    by_term = softmax(terms, axis=0) * slope
-    gradient = [*by_term.sum(axis=1), -(by_term[1] @ n), -(by_term[2] @ d)]
-    return float(value), np.array(gradient)
