@@ -41,7 +41,7 @@ COMPUTES = [2e10 * 4.2**i for i in range(6)]
 @pytest.fixture(scope="module")
 def design(data):
     """Five sizes that train in a few seconds."""
-    family = Family("mup", module.SMALL_BASE, module.SMALL_PEAK_LR, 288, seq_len=16, tokens_per_parameter=1.0)
+    family = Family("mup", module.SMALL_BASE, module.SMALL_PEAK_LR, 288, seq_len=16, tokens_per_parameter=0.5)
     fingerprint = Shards.open(data, "train").fingerprint
     return Design(family, (8, 16, 24, 32, 40), 0, fingerprint, Wish().words())
 
@@ -71,7 +71,7 @@ def test_a_ladder_fills_its_time_and_spans_its_decades():
     assert 0.6 * limits.seconds < needs.seconds <= limits.seconds
     assert needs.epochs <= MOST_EPOCHS
     flops = [family.flops(width) for width in widths]
-    assert math.log10(flops[-2] / flops[0]) > 0.95 * DECADES
+    assert math.log10(flops[-2] / flops[0]) >= DECADES
     steps = np.log([b / a for a, b in pairwise(flops)])
     assert steps.std() < 0.2 * steps.mean()
     for width in widths:

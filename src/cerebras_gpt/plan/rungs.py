@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+
 from cerebras_gpt import config
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.plan.families import PARAMETRIZATIONS, Base
@@ -128,12 +130,13 @@ def cost(family: Family, widths: tuple[int, ...], limits: Limits, speed: Speed) 
 
 def widths_below(family: Family, last: int, n_rungs: int) -> tuple[int, ...]:
     """Widths at geometric budgets up to the last one, the fitted ones over DECADES; empty if they would not differ."""
-    ratio = 10 ** (DECADES / (n_rungs - 2))
     grid = range(SMALLEST_WIDTH, last + 1, WIDTH_STEP)
     logs = {width: math.log(family.flops(width)) for width in grid}
-    goals = [logs[last] - step * math.log(ratio) for step in reversed(range(n_rungs))]
+    whole = (n_rungs - 1) / (n_rungs - 2) * DECADES * math.log(10)
+    first = max((width for width in grid if logs[width] <= logs[last] - whole), default=last)  # rather more than less
+    goals = np.linspace(logs[first], logs[last], n_rungs).tolist()
     widths = tuple(min(grid, key=lambda width, goal=goal: abs(logs[width] - goal)) for goal in goals)  # type: ignore[misc]
-    reached = logs[widths[-2]] - logs[widths[0]] > 0.95 * DECADES * math.log(10)
+    reached = logs[widths[-2]] - logs[widths[0]] >= DECADES * math.log(10)
     return widths if reached and all(a < b for a, b in pairwise(widths)) else ()
 
 
