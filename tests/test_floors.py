@@ -13,7 +13,7 @@ FLOORS = [
     {"train", "generate"},
     {"tasks", "serve"},
     {"evaluate", "report"},
-    {"quickstart", "doctor", "tune", "check", "importing", "exporting"},
+    {"quickstart", "doctor", "tune", "check", "ladder", "importing", "exporting"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -38,6 +38,17 @@ def bind_threads() -> None:
         os.environ.setdefault("OMP_PLACES", "cores")
 
 
+def threads_are_bound() -> bool:
+    """Whether this process gave its threads cores of their own, so that its children inherit but one."""
+    return "OMP_PROC_BIND" in os.environ
+
+
+def free_cores() -> None:
+    """Lets this process run on every core that the system gives it."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

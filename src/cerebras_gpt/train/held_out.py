@@ -6,9 +6,28 @@ from typing import NamedTuple
 import torch
 
 from cerebras_gpt.data.batches import HeldOutWindows
+from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.loss import token_losses
 from cerebras_gpt.train.execution import Execution
+
+
+class Scoring(NamedTuple):
+    """How much held-out text is scored, and how."""
+
+    n_tokens: int
+    """About how many tokens, spread over all of them: all, unless there are more."""
+    overlap: int
+    """Windows that each token lies in: 2 gives every token at least half a window of context."""
+
+    def windows(self, held_out: Shards, seq_len: int, batch_size: int) -> HeldOutWindows:
+        """The windows to score."""
+        every = -(-held_out.n_tokens // self.n_tokens)
+        return HeldOutWindows(held_out, seq_len, seq_len // self.overlap, batch_size, every)
+
+
+AT_THE_END = Scoring(2**18, overlap=2)
+"""How a finished run is scored."""
 
 
 class HeldOutLoss(NamedTuple):

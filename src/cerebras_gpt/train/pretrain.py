@@ -17,18 +17,17 @@ from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.preflight import check_disk, micro_batch
+from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train import calibrate
 from cerebras_gpt.train.account import Observer
 from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
-from cerebras_gpt.train.held_out import held_out_loss
+from cerebras_gpt.train.forecast import Watch
+from cerebras_gpt.train.held_out import AT_THE_END, held_out_loss
 from cerebras_gpt.train.trainer import Hook, Trainer
 
 QUICK_TOKENS = 2**15
 """About how many held-out tokens are scored at a time during training, spread over all of them."""
-
-WHOLE_TOKENS = 2**18
-"""About how many held-out tokens are scored at the end: all, unless there are more."""
 
 SCORED_SHARE = 0.1
 """Tokens scored on the way, all evaluations together, per token trained on; scoring costs a third of training."""
@@ -49,16 +48,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     world.wait()  # the others read what the first has measured
     calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
     execution = calibration.execution
-    quick, whole = held_out_windows(held_out, plan, execution)
-
-    def score(trainer: Trainer) -> None:
-        at_end = trainer.step == plan.steps
-        found = held_out_loss(trainer.model, whole if at_end else quick, execution)
-        where = {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 3)}
-        trainer.metrics.write("held_out", **where, **found._asdict(), final=at_end)
-        trainer.progress.say(f"step {trainer.step}: held-out {found.bits_per_byte:.4f} bits per byte")
-
-    moments = [Hook(max(1, plan.steps // plan.evaluations), score), *hooks, observer.at_end(plan, calibration)]
+    moments = [scoring(plan, held_out, execution), *hooks, observer.at_end(plan, calibration)]
     model = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(plan.seed))
     trainer = Trainer(
         plan,
@@ -81,13 +71,32 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     return trainer
 
 
+def scoring(plan: Plan, held_out: Shards, execution: Execution) -> Hook:
+    """Measures the held-out loss, records it, and says it beside the forecast."""
+    quick, whole = held_out_windows(held_out, plan, execution)
+    watch = Watch(plan.prediction)
+
+    def score(trainer: Trainer) -> None:
+        at_end = trainer.step == plan.steps
+        found = held_out_loss(trainer.model, whole if at_end else quick, execution)
+        doubt = watch.doubt(found.bits_per_byte, at_end, read_metrics(trainer.metrics.path))
+        where = {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 3)}
+        trainer.metrics.write("held_out", **where, **found._asdict(), final=at_end)
+        trainer.progress.say(f"step {trainer.step}: held-out {found.bits_per_byte:.4f} bits per byte{watch.words}")
+        if doubt:
+            trainer.metrics.write("doubt", **where, words=doubt)
+            trainer.progress.say(f"warning: {doubt}")
+
+    return Hook(max(1, plan.steps // plan.evaluations), score)
+
+
 def held_out_windows(held_out: Shards, plan: Plan, execution: Execution) -> tuple[HeldOutWindows, HeldOutWindows]:
     """What is scored on the way, and what at the end; half a window of context for every token."""
     seq_len = plan.architecture.seq_len
     n_quick = max(seq_len, min(QUICK_TOKENS, int(SCORED_SHARE * plan.tokens / plan.evaluations)))
     quick, whole = (
-        HeldOutWindows(held_out, seq_len, seq_len // 2, execution.micro_batch_size, -(-held_out.n_tokens // most))
-        for most in (n_quick, WHOLE_TOKENS)
+        scoring.windows(held_out, seq_len, execution.micro_batch_size)
+        for scoring in (AT_THE_END._replace(n_tokens=n_quick), AT_THE_END)
     )
     return quick, whole
 

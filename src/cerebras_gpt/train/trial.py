@@ -16,23 +16,23 @@ from typing import NamedTuple
 
 import torch
 
-from cerebras_gpt.data.batches import Batch, HeldOutWindows, PackedBatches
+from cerebras_gpt.data.batches import Batch, PackedBatches
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import World
 from cerebras_gpt.errors import MISTAKE
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.process import keep_memory, unbound_children
+from cerebras_gpt.process import free_cores, keep_memory, threads_are_bound, unbound_children
 from cerebras_gpt.record import Steps
 from cerebras_gpt.train.execution import Execution, gradients
-from cerebras_gpt.train.held_out import held_out_loss
+from cerebras_gpt.train.held_out import Scoring, held_out_loss
 from cerebras_gpt.train.optim import learning_rate, optimizer, set_learning_rate
 from cerebras_gpt.train.pretrain import check_vocabulary
 from cerebras_gpt.train.trainer import StoppedError
 
-HELD_OUT_TOKENS = 2**16
-"""About how many held-out tokens a trial is scored on, spread over all of them and the same for every trial."""
+QUICKLY = Scoring(2**16, overlap=1)
+"""How a trial is scored unless it says otherwise; the same text for every trial."""
 
 LAST_PART = 10
 """The training loss of a trial is the mean over its last tenth of steps: one batch is too noisy."""
@@ -50,6 +50,7 @@ class Trial:
 
     name: str
     plan: Plan
+    scoring: Scoring = QUICKLY
 
 
 class Outcome(NamedTuple):
@@ -74,8 +75,7 @@ def outcome(trial: Trial, data: Path, execution: Execution = Execution()) -> Out
     losses = _train(model, plan, PackedBatches(train, seq_len, plan.batch_size, plan.seed), execution)
     if len(losses) < plan.steps:
         return Outcome(trial.name, math.inf, math.inf, time.perf_counter() - started)
-    every = -(-held_out.n_tokens // HELD_OUT_TOKENS)
-    windows = HeldOutWindows(held_out, seq_len, seq_len, execution.micro_batch_size, every)
+    windows = trial.scoring.windows(held_out, seq_len, execution.micro_batch_size)
     found = held_out_loss(model, windows, execution).loss
     last = losses[-max(1, plan.steps // LAST_PART) :]
     finite = math.isfinite(found)
@@ -138,10 +138,13 @@ class TrialRecord:
         self.outcomes[key] = found
 
 
-def trial_key(plan: Plan, fingerprint: str, execution: Execution) -> str:
-    """A hash of all that decides a trial's outcome: the plan without its words, the pack, the execution."""
+def trial_key(plan: Plan, fingerprint: str, execution: Execution, scoring: Scoring = QUICKLY) -> str:
+    """A hash of all that decides a trial's outcome: the plan without its words, pack, execution, scoring."""
     bare = replace(plan, name="", reasons=(), prediction=None, evaluations=1, saves=1)
-    return hashlib.sha256(f"{bare.to_json()} {fingerprint} {execution}".encode()).hexdigest()[:32]
+    what = f"{bare.to_json()} {fingerprint} {execution}"
+    if scoring != QUICKLY:  # records that know no other stay good
+        what += f" {scoring}"
+    return hashlib.sha256(what.encode()).hexdigest()[:32]
 
 
 def outcomes(
@@ -156,13 +159,12 @@ def outcomes(
 
     Each worker is a process of its own that computes on one thread, so the numbers do not depend on how many there
     are. Raises StoppedError on Ctrl-C and WorkerDiedError naming the trial; the same call goes on from the record.
-    The caller must not have bound its threads (`process.bind_threads`): workers would inherit its one core.
     """
     if workers < 1:
         raise ValueError(f"{workers} workers cannot train anything; give 1 or more")
     fingerprint = _checked(trials, data)
     known = TrialRecord(record)
-    keys = [trial_key(trial.plan, fingerprint, execution) for trial in trials]
+    keys = [trial_key(trial.plan, fingerprint, execution, trial.scoring) for trial in trials]
     pending = {key: trial for key, trial in zip(keys, trials, strict=True) if key not in known.outcomes}
     n_known = len(set(keys)) - len(pending)
     with Steps(title, len(set(keys))) as progress:
@@ -220,7 +222,8 @@ class _Worker:
     def __init__(self, data: Path, execution: Execution) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, data, execution), daemon=True)
+        arguments = (theirs, data, execution, threads_are_bound())
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
         with unbound_children():
             self.process.start()
         theirs.close()  # so that the death of the process ends the pipe
@@ -239,10 +242,12 @@ class _Worker:
             raise WorkerDiedError(f"the process that trained {self.trial.name!r} {how}") from None
 
 
-def _work(pipe: Connection, data: Path, execution: Execution) -> None:
+def _work(pipe: Connection, data: Path, execution: Execution, has_one_core: bool) -> None:
     """Answers every trial with its outcome until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that keeps the record
     keep_memory()
+    if has_one_core:
+        free_cores()
     torch.set_num_threads(1)
     try:
         while True:
