@@ -27,8 +27,8 @@ PICTURE, RUN = "ladder.png", "run"
 
 SMALL_BASE = Base(d_model=32, n_layers=2, init_std=0.17, embedding_scale=24.0)
 SMALL_PEAK_LR = 0.02
-"""Std and scale as tuned at width 32 (benchmarks/mutransfer.py), the rate from runs of the ladder's own length
-(docs/ladder.md). The published values are of width 256, a multiplier of 1/32 to 1/2 here, and were worse."""
+"""Std and scale as tuned at width 32 (benchmarks/mutransfer.py), where the published values, of width 256, would have a
+multiplier of 1/8; the rate is a choice (docs/ladder.md)."""
 
 MEASURED_WIDTHS = (16, 64, 128)
 TWIN_RATES = tuple(1e-3 * 2**octave for octave in range(5))

@@ -29,8 +29,7 @@ MOST_EPOCHS = 4.0
 """Up to here text that is read again is nearly as good as new (Muennighoff et al. 2023)."""
 STEPS_PER_ROOT_TOKEN = 1.0
 """Steps are so many times the square root of the tokens, and so is the batch: the critical batch grows about like the
-square root of the tokens (Zhang et al. 2024). At 0.4, with 2.5 times the batch, runs of 200 to 600 steps ended while
-attention had only begun to help, earlier with one seed than with another, and no power law goes through that."""
+square root of the tokens (Zhang et al. 2024). A larger batch leaves a small run too few steps to learn to attend."""
 WARMUP_FRACTION = 0.1
 """Of all steps, as on the proxy of the paper."""
 N_SEEDS = 3
