@@ -21,8 +21,8 @@ from cerebras_gpt.data.accounting import Accounting
 from cerebras_gpt.data.corpora import CORPORA
 from cerebras_gpt.data.documents import read_documents
 from cerebras_gpt.data.held_out import split_documents
-from cerebras_gpt.data.shards import pack
-from cerebras_gpt.ladder import RUN, Wish, begun, climb, with_twin
+from cerebras_gpt.data.shards import Shards, pack
+from cerebras_gpt.ladder import RUN, Design, Wish, begin, begun, climb, with_twin
 from cerebras_gpt.plan.ladder_law import compared
 from cerebras_gpt.process import keep_memory, n_cores
 from cerebras_gpt.record import read_metrics
@@ -48,6 +48,16 @@ def packs(texts, folder, vocab_size):
         name, _, path = text.partition("=")
         sources[name] = lambda path=path: read_documents([path], Accounting())
     return {name: packed(read(), folder / f"{name}-{vocab_size}", vocab_size) for name, read in sources.items()}
+
+
+def designed(given, seed, data, out):
+    """The ladder of the given widths, or the widest for the time; as the folder has it if it was begun."""
+    wish = Wish(minutes=given.minutes, seed=seed)
+    if given.widths and not (out / "ladder.json").exists():
+        train = Shards.open(data, "train", verify=False)
+        family = wish.family(train.vocab_size)
+        begin(Design(family, tuple(given.widths), seed, train.fingerprint, wish.words()), out)
+    return begun(wish, data, out)
 
 
 def row(name, seed, climbed, out, seconds):
@@ -88,13 +98,21 @@ def summary(rows):
     }
 
 
+def command(given):
+    sizes = f"--widths {' '.join(map(str, given.widths))}" if given.widths else f"--minutes {given.minutes:g}"
+    return f"{sizes} --vocab-size {given.vocab_size}{' --twin' * given.twin}" + "".join(
+        f" --text {text.partition('=')[0]}=FOLDER" for text in given.text
+    )
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--text", action="append", default=[], help="NAME=FOLDER of a further corpus")
     parser.add_argument("--only", action="append", help="names of corpora to climb, if not all")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--vocab-size", type=int, default=512)
+    parser.add_argument("--vocab-size", type=int, default=257)
+    parser.add_argument("--widths", type=int, nargs="+", help="instead of --minutes: the same sizes on any machine")
     parser.add_argument("--twin", action="store_true")
     parser.add_argument("--workers", type=int, default=n_cores())
     parser.add_argument("--folder", type=Path, default=Path("runs/ladders"))
@@ -106,7 +124,7 @@ def main():
     jobs = [(name, SEED_STEP * i) for i in range(given.seeds) for name in given.only or known]
     for name, seed in jobs:
         out, started = given.folder / f"{name}-seed-{seed}", time.monotonic()
-        design = begun(Wish(minutes=given.minutes, seed=seed), known[name], out)
+        design = designed(given, seed, known[name], out)
         climbed = climb(design, known[name], out, given.workers)
         seconds = time.monotonic() - started
         if given.twin:
@@ -115,7 +133,7 @@ def main():
         print(f"\n{name}, seed {seed}\n{ladder_table(climbed)}", flush=True)
         written = {
             "date": date.today().isoformat(),
-            "command": f"python benchmarks/ladder.py --minutes {given.minutes:g}{' --twin' * given.twin}",
+            "command": "python benchmarks/ladder.py " + command(given),
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {n_cores()} cores, {torch.backends.cpu.get_cpu_capability()}",
             "workers": given.workers,

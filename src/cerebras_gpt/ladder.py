@@ -25,10 +25,10 @@ from cerebras_gpt.train.trial import Outcome, Trial, outcomes
 DESIGN, RECORD, PREDICTION, VERDICT = "ladder.json", "rungs.jsonl", "prediction.json", "verdict.json"
 PICTURE, RUN = "ladder.png", "run"
 
-SMALL_BASE = Base(d_model=32, n_layers=2, init_std=0.17, embedding_scale=24.0)
+SMALL_BASE = Base(d_model=32, n_layers=2, init_std=0.17, embedding_scale=3.0)
 SMALL_PEAK_LR = 0.02
-"""Std and scale as tuned at width 32 (benchmarks/mutransfer.py), where the published values, of width 256, would have a
-multiplier of 1/8; the rate is a choice (docs/ladder.md)."""
+"""The std as tuned at width 32 (benchmarks/mutransfer.py), where the published values, of width 256, would have a
+multiplier of 1/8; the rate and the scale are choices (docs/ladder.md)."""
 
 MEASURED_WIDTHS = (16, 64, 128)
 TWIN_RATES = tuple(1e-3 * 2**octave for octave in range(5))
@@ -59,7 +59,7 @@ class Wish:
     """What a person asks of a ladder."""
 
     minutes: float = 60.0
-    n_rungs: int = 6
+    n_rungs: int = 7
     parametrization: str = "mup"
     seed: int = 0
     tuned: Path | None = None

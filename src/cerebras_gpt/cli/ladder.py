@@ -12,7 +12,7 @@ from cerebras_gpt.cli.app import AsJson, Out, app, prepare_process
 
 @app.command(epilog="Example: cerebras-gpt ladder --data data/ --minutes 60 --out runs/ladder")
 def ladder(
-    data: Annotated[Path, typer.Option(help="A pack, best of a small vocabulary: 512 or 1024.")] = Path("data"),
+    data: Annotated[Path, typer.Option(help="A pack, best of bytes: a tokenizer of 257.")] = Path("data"),
     minutes: Annotated[float, typer.Option(help="For all of it; about half goes to the predicted run.")] = 60.0,
     out: Out = Path("runs/ladder"),
     rungs: Annotated[int, typer.Option(help="Sizes, the predicted one included: 5 or more.")] = 6,
