@@ -1,29 +1,47 @@
 """Files that survive a crash: synced contents, synced names, and replacement in one step."""
 
+import errno
 import json
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
-def write_synced(path: Path, content: bytes) -> None:
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Errors of the disk inside tell which file they are of; those of write and fsync do not by themselves."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def write_synced(path: Path, *chunks: bytes | memoryview) -> None:
     """Writes a file whose contents are durable; its name is durable once its folder is synced."""
-    with path.open("wb") as file:
-        file.write(content)
+    with errors_of(path), path.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable; Windows has no such call, its renames are durable without it."""
+    """Makes the names in a folder durable; Windows and some network disks have no such call, and get by without."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with errors_of(folder):
+            os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -37,6 +55,37 @@ def replace_text(path: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Lets one process at a time into what the lock file stands for; raises ValueError naming the one inside.
+
+    The system lets go when a process dies, however it dies; the file stays and is no hindrance. Where there are no
+    such locks (Windows, some network disks) everybody is let in.
+    """
+    with lock.open("a+", encoding="utf-8") as file:
+        if not _locked(file):
+            file.seek(0)
+            raise ValueError(f"{what} is in use by {file.read().strip()}; wait for it, stop it, or give another --out")
+        file.truncate(0)
+        with suppress(OSError):  # on a full disk: the lock holds without its words
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether nobody else holds it."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True
 
 
 @contextmanager
