@@ -82,7 +82,7 @@ def test_a_ladder_fills_its_time_and_spans_its_decades():
 
 def test_little_text_makes_a_small_ladder():
     family = Family("mup", module.SMALL_BASE, 0.03, 512)
-    many, few = (ladder_widths(family, 6, Limits(1e9, n, 0), lambda _: 1e6) for n in (10**7, 3 * 10**6))
+    many, few = (ladder_widths(family, 6, Limits(1e9, n, 0), lambda _: 1e6) for n in (10**7, 4 * 10**6))
     assert few[-1] < many[-1]
     assert family.plan(few[-1]).tokens <= MOST_EPOCHS * 3e6 < family.plan(few[-1] + 4).tokens * 1.1
 
