@@ -96,7 +96,7 @@ class Trainer:
     def update(self) -> None:
         """One optimizer step on the global batch of this step."""
         started = time.perf_counter()
-        batch = self.batches.rows(self.step, self.world.share(range(self.plan.batch_size)))
+        batch = self.batches.rows(self.step, self.execution.rows(self.plan.batch_size, self.world))
         batch = Batch(*(tensor.to(self.execution.device) for tensor in batch))
         loss = gradients(self.model, batch, self.execution, self.world).item()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip).item()
