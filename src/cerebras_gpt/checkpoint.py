@@ -12,17 +12,18 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cerebras_gpt import config
-from cerebras_gpt.files import sync_folder, write_synced
+from cerebras_gpt.distributed import World, fill, whole
+from cerebras_gpt.files import errors_of, sync_folder, write_synced
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.parametrization import Parametrization
@@ -63,7 +64,7 @@ def save(
     fresh.mkdir()
     try:
         files = {name: _write(fresh / name, text.encode("utf-8")) for name, text in texts.items()}
-        files |= {name: _write(fresh / name, *as_safetensors(named)) for name, named in tensors.items()}
+        files |= {name: _stream(fresh / name, as_safetensors(named)) for name, named in tensors.items()}
         manifest = {"format": FORMAT, "step": step, "files": files}
         _write(fresh / MANIFEST, json.dumps(manifest, indent=2).encode("utf-8"))
         sync_folder(fresh)
@@ -86,17 +87,29 @@ def as_safetensors(named: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
     The library's own writer holds the whole file in memory twice, and tells of no error number (a full disk).
     """
-    ordered = sorted(named.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    ordered = _ordered(named)
     header, offset = {}, 0
     for name, tensor in ordered:
-        end = offset + tensor.nbytes
+        end = offset + tensor.numel() * tensor.itemsize
         header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for _, tensor in ordered:
-        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def take_part(tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """What the other processes do while the first one saves: they give it their shares of each tensor in turn."""
+    for named in tensors.values():
+        for _, tensor in _ordered(named):
+            whole(tensor.detach())
+
+
+def _ordered(named: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """As the library orders a file: wide types first, then by name."""
+    return sorted(named.items(), key=lambda item: (-item[1].itemsize, item[0]))
 
 
 def verify(path: Path) -> dict[str, object]:
@@ -185,18 +198,35 @@ def load_model(path: Path) -> GPT:
     return model.eval()
 
 
-def load_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
-    """Copies a safetensors file into existing tensors, all of them and no others; raises ValueError naming one."""
+def load_tensors(path: Path, into: Mapping[str, Tensor], world: World = World()) -> None:  # noqa: B008  (it is frozen)
+    """Copies a safetensors file into existing tensors, all of them and no others; raises ValueError naming one.
+
+    Only the first process reads. The others hear each tensor from it, and keep their shares: no process holds more
+    than one whole tensor, and only the first one needs the file.
+    """
+    with _opened(path, into) if world.is_main else nullcontext() as file:
+        for name, tensor in into.items():
+            content = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+            if file is not None:
+                content.copy_(file.get_tensor(name))
+            world.from_main(content)
+            fill(tensor, content)
+
+
+@contextmanager
+def _opened(path: Path, into: Mapping[str, Tensor]) -> "Iterator[safe_open]":
     try:
-        found = safetensors.torch.load_file(path)
+        file = safe_open(path, "pt")
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
-    for name in sorted(found.keys() ^ into.keys()):
-        raise ValueError(f"{path}: tensor {name!r} is {'not expected' if name in found else 'missing'}")
-    for name, tensor in into.items():
-        if found[name].shape != tensor.shape:
-            raise ValueError(f"{path}: {name!r} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}")
-        tensor.data.copy_(found[name])
+    with file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        for name in sorted(found.keys() ^ into.keys()):
+            raise ValueError(f"{path}: tensor {name!r} is {'not expected' if name in found else 'missing'}")
+        for name, tensor in into.items():
+            if found[name] != tuple(tensor.shape):
+                raise ValueError(f"{path}: {name!r} has shape {found[name]}, not {tuple(tensor.shape)}")
+        yield file
 
 
 def _write(path: Path, *chunks: bytes | memoryview) -> dict[str, object]:
@@ -205,6 +235,19 @@ def _write(path: Path, *chunks: bytes | memoryview) -> dict[str, object]:
     for chunk in chunks:
         digest.update(chunk)
     return {"bytes": sum(memoryview(chunk).nbytes for chunk in chunks), "sha256": digest.hexdigest()}
+
+
+def _stream(path: Path, chunks: Iterable[bytes | memoryview]) -> dict[str, object]:
+    """As `_write`, one chunk at a time in memory."""
+    digest, n_bytes = hashlib.sha256(), 0
+    with errors_of(path), path.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            digest.update(chunk)
+            n_bytes += memoryview(chunk).nbytes
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": n_bytes, "sha256": digest.hexdigest()}
 
 
 def _fact_of(path: Path) -> dict[str, object]:

@@ -25,10 +25,10 @@ fit in; what torch waits by default is 10 minutes on GPUs and 30 on CPUs."""
 
 
 def fold_tree(items: Sequence[T], value: Callable[[T], Tensors | None]) -> Tensors | None:
-    """The sums of the items' values in the order of a binary tree: (a + b) + (c + d); items without value are left out.
+    """The sums of the items' values in the order of a binary tree, (a + b) + (c + d); items without value are left out.
 
-    A part of the items that is a branch of the tree has the sum that the whole uses, so whoever computes it, and however
-    many share the work, the result is the same to the last bit. Holds at most log2(n) + 1 values at a time.
+    A branch of the tree has the sum that the whole uses, so whoever computes it, and however many share the work, the
+    result is the same to the last bit. Holds at most log2(n) + 1 values at a time.
     """
     if len(items) == 1:
         return value(items[0])
@@ -46,6 +46,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    neighbours: int = 1
+    """Processes of the run on this host, this one included; they share its memory."""
 
     @property
     def is_main(self) -> bool:
@@ -65,7 +67,9 @@ class World:
         """Replaces each tensor by its sum over all processes."""
         if self.size > 1:
             for tensor in tensors:
-                torch_distributed.all_reduce(tensor)
+                here = tensor.to(self._device)
+                torch_distributed.all_reduce(here)
+                tensor.copy_(here)
 
     def sum_as_tree(self, tensors: Sequence[Tensor], present: Sequence[bool]) -> None:
         """Replaces each tensor by its sum over the processes that are present, in the order of `fold_tree`.
@@ -144,7 +148,25 @@ def join(patience: float = PATIENCE) -> World:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1 and not torch_distributed.is_initialized():
         torch_distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=patience))
-    return World(int(os.environ.get("RANK", "0")), size)
+    return World(int(os.environ.get("RANK", "0")), size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each process holds a share (a DTensor), put together; all must ask. A plain one as it is."""
+    gather = getattr(tensor, "full_tensor", None)  # the class itself costs a second to import
+    return tensor if gather is None else gather()
+
+
+def fill(tensor: Tensor, content: Tensor) -> None:
+    """Copies a whole tensor into one, or this process's share of it into its share: rows, as `torch.chunk` cuts."""
+    mesh = getattr(tensor, "device_mesh", None)
+    if mesh is None:
+        tensor.data.copy_(content)
+        return
+    here = tensor.to_local()  # type: ignore[attr-defined]
+    shares = torch.chunk(content, mesh.size(), 0)
+    if mesh.get_local_rank() < len(shares):
+        here.data.copy_(shares[mesh.get_local_rank()])
 
 
 class StopFlag:

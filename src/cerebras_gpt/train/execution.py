@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,14 +37,14 @@ class Execution:
         return DTYPES[self.dtype]
 
     def parts_of(self, n_rows: int, world: World) -> list[range]:
-        """The rows of each part of a batch: whole micro-batches, as evenly as can be, some parts empty if there are few.
+        """The rows of each part of a batch: whole micro-batches, as evenly as can be; with few, some are empty.
 
-        A world that the parts cannot be dealt out to evenly gets a part for each process: then only rounding differs.
+        A world that the parts cannot be dealt out to evenly gets a part for each process: then rounding differs.
         """
         n_parts = self.parts if self.parts % world.size == 0 else world.size
         n_micro_batches = -(-n_rows // self.micro_batch_size)
         ends = [min(n_rows, i * n_micro_batches // n_parts * self.micro_batch_size) for i in range(n_parts + 1)]
-        return [range(first, last) for first, last in zip(ends, ends[1:], strict=False)]
+        return [range(first, last) for first, last in pairwise(ends)]
 
     def rows(self, n_rows: int, world: World) -> range:
         """The rows of a global batch that this process computes."""
@@ -128,5 +129,3 @@ def gradients(model: GPT, batch: Batch, execution: Execution, world: World) -> T
     n_rows, targets = int(counts[0]), counts[1].to(torch.float32)
     total = sharded_sums if execution.shards > 1 else tree_sums
     return total(model, batch, execution, world, Whole(n_rows, targets))
-
-

@@ -12,7 +12,7 @@ import torch
 
 from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import Batch
-from cerebras_gpt.distributed import World
+from cerebras_gpt.distributed import World, whole
 from cerebras_gpt.errors import DIVERGED, STOPPED
 from cerebras_gpt.files import read_json
 from cerebras_gpt.model.gpt import GPT
@@ -99,7 +99,7 @@ class Trainer:
         batch = self.batches.rows(self.step, self.execution.rows(self.plan.batch_size, self.world))
         batch = Batch(*(tensor.to(self.execution.device) for tensor in batch))
         loss = gradients(self.model, batch, self.execution, self.world).item()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip).item()
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip)).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(
                 f"step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}; "
@@ -143,28 +143,31 @@ class Trainer:
                 run(self)
 
     def save(self) -> None:
-        """Writes a checkpoint, of sound weights only; other processes have nothing of their own to save."""
+        """Writes a checkpoint, of sound weights only; the first process writes, the others give it their shares."""
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             raise DivergedError(
                 f"step {self.step}: a weight is no longer finite; lower peak_lr ({self.plan.peak_lr:g})"
             )
+        tensors = {
+            "model.safetensors": weights(self.model),
+            "optimizer.safetensors": state_tensors(self.adamw, self.model),
+        }
         if self.world.is_main:
             state = json.dumps({"step": self.step, "seconds": self.seconds})
             texts = {"plan.json": self.plan.to_json(), "trainer.json": state}
             texts["model.json"] = checkpoint.model_json(self.model)
-            tensors = {
-                "model.safetensors": weights(self.model),
-                "optimizer.safetensors": state_tensors(self.adamw, self.model),
-            }
             checkpoint.save(self.run_folder, self.step, {**texts, **self.texts}, tensors)
+        else:
+            checkpoint.take_part(tensors)
 
     def resume(self) -> None:
         """Takes up the newest checkpoint that verifies; without one it starts at step 0."""
-        path = checkpoint.newest(self.run_folder)
-        if path is not None:
-            checkpoint.load_tensors(path / "model.safetensors", weights(self.model))
-            checkpoint.load_tensors(path / "optimizer.safetensors", state_tensors(self.adamw, self.model))
-            state = read_json(path / "trainer.json")
+        path = checkpoint.newest(self.run_folder) if self.world.is_main else None
+        state = json.loads(self.world.text_from_main(json.dumps(read_json(path / "trainer.json")) if path else "{}"))
+        if state:
+            path = path or self.run_folder  # only the first process reads
+            checkpoint.load_tensors(path / "model.safetensors", weights(self.model), self.world)
+            checkpoint.load_tensors(path / "optimizer.safetensors", state_tensors(self.adamw, self.model), self.world)
             self.step, self.seconds = int(str(state["step"])), float(str(state["seconds"]))
         if self.world.is_main:
             self.metrics.cut(self.step)
