@@ -71,6 +71,13 @@ def backward(model: GPT, batches: Iterable[Batch], execution: Execution, whole: 
     return total
 
 
+def settle(model: GPT) -> None:
+    """Lets go of the tables that a forward pass gathered of a model in shares, where no backward pass does."""
+    let_go = getattr(model, "reshard", None)
+    if let_go is not None:
+        let_go()
+
+
 def pieces(batch: Batch, rows: range, size: int) -> list[Batch]:
     """The given rows, so many at a time."""
     cuts = [slice(first, min(first + size, rows.stop)) for first in range(rows.start, rows.stop, size)]

@@ -10,7 +10,7 @@ from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import World
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.loss import token_losses
-from cerebras_gpt.train.execution import Execution
+from cerebras_gpt.train.execution import Execution, settle
 
 
 class Scoring(NamedTuple):
@@ -57,6 +57,7 @@ def held_out_loss(
         ids, targets = (tensor.to(execution.device) for tensor in windows[index])
         hidden = model.hidden(ids, dtype=execution.torch_dtype)  # (B, T, C)
         nats[index] = token_losses(hidden, model.head_table, targets).double().sum().item()
+    settle(model)
     mine.sum_([nats])
     total = sum(nats.tolist())
     return HeldOutLoss(total / windows.n_targets, total / math.log(2) / windows.n_bytes)
