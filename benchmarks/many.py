@@ -113,7 +113,7 @@ def workers(agent: int) -> dict[int, int]:
 
 def ranks(folder: Path, n_faults: int, seed: int, n: int = 2) -> dict[str, object]:
     """Kills or stops a random rank again and again; torchrun alone puts things right."""
-    prepared(folder, steps=200 * (n_faults + 2))
+    prepared(folder, steps=40 * (n_faults + 2))
     say("the run that nothing disturbs ...")
     start(command(folder, "whole")).wait()
     draw, faults = random.Random(seed), []
@@ -180,12 +180,12 @@ def on_both(folder: Path) -> list[subprocess.Popen[bytes]]:
 
 def hosts(folder: Path, n_faults: int, seed: int) -> dict[str, object]:
     """Pulls the cable in mid-run: both hosts must end by themselves, and a new start must go on to the same bits."""
-    prepared(folder, steps=400)
+    prepared(folder, steps=100)
     start(command(folder, "whole")).wait()
     two_hosts()
     try:
         both = on_both(folder)
-        waited(lambda: steps_done(folder / "run")[1] >= 100, both[0])
+        waited(lambda: steps_done(folder / "run")[1] >= 30, both[0])
         network("-n", "many-a", "link", "set", "cable-a", "down")
         at, seconds = time.monotonic(), []
         for process in both:

@@ -85,7 +85,8 @@ class World:
             received = torch.empty_like(given)
             torch_distributed.all_to_all_single(received, given)
             rows = received.view(self.size, -1)  # (world, elements of one share)
-            total = fold_tree(range(self.size), lambda rank, rows=rows: [rows[rank]] if present[rank] else None)
+            brought = [[row] if there else None for row, there in zip(rows, present, strict=True)]
+            total = fold_tree(brought, _itself)
             assert total is not None
             torch_distributed.all_gather_single(given, total[0])
             sums = given[: len(flat)].split([tensor.numel() for tensor in bucket])
@@ -123,6 +124,10 @@ class World:
     def wait(self) -> None:
         """Goes on when every process has come here."""
         self.any(False)
+
+
+def _itself(value: Tensors | None) -> Tensors | None:
+    return value
 
 
 def buckets(tensors: Iterable[Tensor]) -> Iterator[Tensors]:
