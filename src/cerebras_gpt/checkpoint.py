@@ -101,7 +101,7 @@ def as_safetensors(named: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 
 def take_part(tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """What the other processes do while the first one saves: they give it their shares of each tensor in turn."""
+    """What the other processes do while the first one saves: they give it their shares of each tensor."""
     for named in tensors.values():
         for _, tensor in _ordered(named):
             whole(tensor.detach())
@@ -201,8 +201,7 @@ def load_model(path: Path) -> GPT:
 def load_tensors(path: Path, into: Mapping[str, Tensor], world: World = World()) -> None:  # noqa: B008  (it is frozen)
     """Copies a safetensors file into existing tensors, all of them and no others; raises ValueError naming one.
 
-    Only the first process reads. The others hear each tensor from it, and keep their shares: no process holds more
-    than one whole tensor, and only the first one needs the file.
+    Only the first process reads; the others hear one tensor after the other from it, and keep their shares.
     """
     with _opened(path, into) if world.is_main else nullcontext() as file:
         for name, tensor in into.items():
