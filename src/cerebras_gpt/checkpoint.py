@@ -107,8 +107,7 @@ def take_part(tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
             whole(tensor.detach())
 
 
-def _ordered(named: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """As the library orders a file: wide types first, then by name."""
+def _ordered(named: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:  # as the library: wide types first, then names
     return sorted(named.items(), key=lambda item: (-item[1].itemsize, item[0]))
 
 
