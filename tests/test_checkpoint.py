@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from cerebras_gpt import checkpoint
+from cerebras_gpt.checkpoint.tensors import DTYPES, as_safetensors
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.parametrization import Parametrization
@@ -72,10 +73,10 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path, model,
     save(tmp_path, 1, model)
     real = checkpoint.write_synced
 
-    def full(path, *chunks):
+    def full(path, chunks):
         if path.name == "model.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        real(path, *chunks)
+        real(path, chunks)
 
     monkeypatch.setattr(checkpoint, "write_synced", full)
     with pytest.raises(OSError, match="No space left"):
@@ -137,14 +138,14 @@ def test_files_are_those_of_the_safetensors_library(tmp_path):
         "ä.step": torch.tensor(2.0),
         "none": torch.empty(0, 3),
     }
-    ours = b"".join(checkpoint.as_safetensors(tensors))
+    ours = b"".join(as_safetensors(tensors))
     assert ours == safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-@pytest.mark.parametrize("dtype", checkpoint.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_tensors_of_every_dtype_come_back_in_the_same_bits(tmp_path, dtype):
     tensors = {"wide": torch.arange(7.0), "it": torch.arange(5).to(dtype)}
-    found = safetensors.torch.load(b"".join(checkpoint.as_safetensors(tensors)))
+    found = safetensors.torch.load(b"".join(as_safetensors(tensors)))
     assert all(
         torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
     )
@@ -236,8 +237,9 @@ def test_a_save_that_does_not_read_back_counts_as_failed(tmp_path, model, monkey
     save(tmp_path, 1, model)
     real = checkpoint.write_synced
 
-    def careless(path, *chunks):
-        real(path, *(chunks if path.name != "model.safetensors" else chunks[:-1]))
+    def careless(path, chunks):
+        content = list(chunks)
+        real(path, content if path.name != "model.safetensors" else content[:-1])
 
     monkeypatch.setattr(checkpoint, "write_synced", careless)
     with pytest.raises(OSError, match="not written as meant"):

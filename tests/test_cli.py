@@ -119,7 +119,7 @@ def test_every_expected_error_has_a_code_and_a_line(error, code, words):
 
 
 def test_errors_of_training_have_codes_of_their_own():
-    from cerebras_gpt.train.trainer import DivergedError, StoppedError
+    from cerebras_gpt.train.endings import DivergedError, StoppedError
 
     assert ending(StoppedError("saved")) == Ending(3, "saved")
     assert ending(DivergedError("loss nan")) == Ending(4, "loss nan")

@@ -62,7 +62,7 @@ def test_contents_and_names_are_synced(tmp_path, monkeypatch):
     synced = []
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), real(descriptor)))
-    write_synced(tmp_path / "a", b"1")
+    write_synced(tmp_path / "a", [b"1"])
     sync_folder(tmp_path)
     assert len(synced) == (1 if os.name == "nt" else 2)
 

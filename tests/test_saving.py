@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from cerebras_gpt import checkpoint
+from cerebras_gpt.checkpoint.tensors import load_tensors
 from cerebras_gpt.distributed import World
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train import saving
 from cerebras_gpt.train.calibrate import FILE, Calibration, keep
+from cerebras_gpt.train.endings import StoppedError
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.saving import Saver
-from cerebras_gpt.train.trainer import Hook, StoppedError
+from cerebras_gpt.train.trainer import Hook
 
 TENSORS = {"model.safetensors": {"a": torch.arange(6.0)}}
 EXECUTION = Execution("float32", 4)
@@ -42,10 +44,10 @@ def full(monkeypatch, when):
     """The disk has no room while `when()`."""
     real = checkpoint.write_synced
 
-    def write(path, *chunks):
+    def write(path, chunks):
         if when():
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        real(path, *chunks)
+        real(path, chunks)
 
     monkeypatch.setattr(checkpoint, "write_synced", write)
 
@@ -77,7 +79,7 @@ def test_what_changes_after_the_call_is_not_what_is_saved(tmp_path, monkeypatch)
     tensor += 1
     gate.set()
     saver.wait()
-    checkpoint.load_tensors(checkpoint.resolve(tmp_path) / "model.safetensors", {"a": tensor})
+    load_tensors(checkpoint.resolve(tmp_path) / "model.safetensors", {"a": tensor})
     assert tensor.tolist() == [0, 0, 0]
 
 

@@ -13,9 +13,10 @@ from cerebras_gpt.distributed import World
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.guard import Guard
 from cerebras_gpt.record import read_metrics
+from cerebras_gpt.train.endings import DivergedError
 from cerebras_gpt.train.execution import Execution, gradients
 from cerebras_gpt.train.sentry import Sentry, batch_of, threshold
-from cerebras_gpt.train.trainer import DivergedError, Hook, Trainer
+from cerebras_gpt.train.trainer import Hook, Trainer
 
 GUARD = Guard(window=8, rewind_steps=3, skip_batches=4)
 

@@ -20,9 +20,10 @@ from cerebras_gpt.distributed import World
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train.calibrate import Calibration, keep
+from cerebras_gpt.train.endings import DivergedError, StoppedError
 from cerebras_gpt.train.execution import Execution, gradients
 from cerebras_gpt.train.pretrain import pretrain
-from cerebras_gpt.train.trainer import DivergedError, Hook, StoppedError, Trainer
+from cerebras_gpt.train.trainer import Hook, Trainer
 
 EXECUTIONS = [Execution("float32", 2), Execution("bfloat16", 4)]
 TIMED = {"tokens_per_second", "flops_share", "seconds"}

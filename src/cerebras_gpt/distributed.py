@@ -2,16 +2,42 @@
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as torch_distributed
+from torch.nn import functional as F
 
 T = TypeVar("T")
+Tensors: TypeAlias = list[Tensor]
+
+BUCKET_ELEMENTS = 2**22
+"""Elements that are exchanged at a time, so that summing takes little memory of its own."""
+
+PATIENCE = 600.0
+"""Seconds that a process waits for another one before it takes it for lost. A save and one's part of an evaluation must
+fit in; what torch waits by default is 10 minutes on GPUs and 30 on CPUs."""
+
+
+def fold_tree(items: Sequence[T], value: Callable[[T], Tensors | None]) -> Tensors | None:
+    """The sums of the items' values in the order of a binary tree, (a + b) + (c + d); items without value are left out.
+
+    A branch of the tree has the sum that the whole uses, so whoever computes it, and however many share the work, the
+    result is the same to the last bit. Holds at most log2(n) + 1 values at a time.
+    """
+    if len(items) == 1:
+        return value(items[0])
+    middle = len(items) // 2
+    left, right = fold_tree(items[:middle], value), fold_tree(items[middle:], value)
+    if left is None or right is None:
+        return right if left is None else left
+    torch._foreach_add_(left, right)
+    return left
 
 
 @dataclass(frozen=True)
@@ -20,6 +46,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    neighbours: int = 1
+    """Processes of the run on this host, this one included; they share its memory."""
 
     @property
     def is_main(self) -> bool:
@@ -30,18 +58,66 @@ class World:
         """This process's part of a global list; all parts together are the list."""
         return items[self.rank :: self.size]
 
+    def block(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part as neighbours, of a list that the size divides."""
+        n = len(items) // self.size
+        return items[self.rank * n : (self.rank + 1) * n]
+
     def sum_(self, tensors: Iterable[Tensor]) -> None:
         """Replaces each tensor by its sum over all processes."""
         if self.size > 1:
             for tensor in tensors:
-                torch_distributed.all_reduce(tensor)
+                here = tensor.to(self._device)
+                torch_distributed.all_reduce(here)
+                tensor.copy_(here)
+
+    def sum_as_tree(self, tensors: Sequence[Tensor], present: Sequence[bool]) -> None:
+        """Replaces each tensor by its sum over the processes that are present, in the order of `fold_tree`.
+
+        Each process adds up one share of the elements and gives the result to all: the traffic of an all-reduce over a
+        ring, but with one order of additions. Those that are not present bring tensors of the same shapes.
+        """
+        if self.size == 1:
+            return
+        for bucket in buckets(tensors):
+            flat = torch.cat([tensor.flatten() for tensor in bucket])
+            given = F.pad(flat, (0, -len(flat) % self.size))
+            received = torch.empty_like(given)
+            torch_distributed.all_to_all_single(received, given)
+            rows = received.view(self.size, -1)  # (world, elements of one share)
+            brought = [[row] if there else None for row, there in zip(rows, present, strict=True)]
+            total = fold_tree(brought, _itself)
+            assert total is not None
+            torch_distributed.all_gather_single(given, total[0])
+            sums = given[: len(flat)].split([tensor.numel() for tensor in bucket])
+            for tensor, summed in zip(bucket, sums, strict=True):
+                tensor.copy_(summed.view_as(tensor))
+
+    def from_main(self, tensor: Tensor) -> None:
+        """Replaces a tensor by that of the first process."""
+        if self.size > 1:
+            torch_distributed.broadcast(tensor, src=0)
+
+    def text_from_main(self, text: str) -> str:
+        """The text that the first process gives, whatever the others give."""
+        if self.size == 1:
+            return text
+        content = torch.tensor(list(text.encode("utf-8")), dtype=torch.uint8, device=self._device)
+        length = torch.tensor(len(content), device=self._device)
+        self.from_main(length)
+        content = content if self.is_main else content.new_empty(int(length.item()))
+        self.from_main(content)
+        return bytes(content.tolist()).decode("utf-8")
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if torch_distributed.get_backend() == "nccl" else "cpu"
 
     def any(self, here: bool) -> bool:
         """Whether it is true in at least one process; all of them must ask."""
         if self.size == 1:
             return here
-        device = "cuda" if torch_distributed.get_backend() == "nccl" else "cpu"
-        flag = torch.tensor(float(here), device=device)
+        flag = torch.tensor(float(here), device=self._device)
         self.sum_([flag])
         return flag.item() > 0
 
@@ -50,12 +126,52 @@ class World:
         self.any(False)
 
 
-def join() -> World:
-    """The world that `torchrun` describes in the environment, or a world of one."""
+def _itself(value: Tensors | None) -> Tensors | None:
+    return value
+
+
+def buckets(tensors: Iterable[Tensor]) -> Iterator[Tensors]:
+    """The tensors in their order, in groups of about BUCKET_ELEMENTS."""
+    bucket: Tensors = []
+    for tensor in tensors:
+        bucket.append(tensor)
+        if sum(t.numel() for t in bucket) >= BUCKET_ELEMENTS:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket
+
+
+def join(patience: float = PATIENCE) -> World:
+    """The world that `torchrun` describes in the environment, or a world of one; each process takes a GPU of its own.
+
+    A process that hears nothing from another one for `patience` seconds ends with an error.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1 and not torch_distributed.is_initialized():
-        torch_distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return World(int(os.environ.get("RANK", "0")), size)
+        torch_distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=patience))
+    return World(int(os.environ.get("RANK", "0")), size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each process holds a share (a DTensor), put together; all must ask. A plain one as it is."""
+    gather = getattr(tensor, "full_tensor", None)  # the class itself costs a second to import
+    return tensor if gather is None else gather()
+
+
+def fill(tensor: Tensor, content: Tensor) -> None:
+    """Copies a whole tensor into one, or this process's share of it into its share: rows, as `torch.chunk` cuts."""
+    mesh = getattr(tensor, "device_mesh", None)
+    if mesh is None:
+        tensor.data.copy_(content)
+        return
+    here = tensor.to_local()  # type: ignore[attr-defined]
+    shares = torch.chunk(content, mesh.size(), 0)
+    if mesh.get_local_rank() < len(shares):
+        here.data.copy_(shares[mesh.get_local_rank()])
 
 
 class StopFlag:

@@ -154,8 +154,8 @@ def export_hf(lm: LM, plain: GPT, model: Expected, out: Path, source: Origin, li
         made = Export(out, 0, source.fold, comparisons, notes)
         proof = [*map(str, comparisons), *notes]
         card = model_card(source, plain.architecture, proof, licence, __version__)
-        write_synced(fresh / "README.md", card.encode("utf-8"))
-        write_synced(fresh / "proof.json", hf_folder.as_json(made.to_mapping()).encode("utf-8"))
+        write_synced(fresh / "README.md", [card.encode("utf-8")])
+        write_synced(fresh / "proof.json", [hf_folder.as_json(made.to_mapping()).encode("utf-8")])
         n_bytes = sum(file.stat().st_size for file in fresh.iterdir())
     return replace(made, n_bytes=n_bytes)
 

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -22,7 +22,7 @@ def errors_of(path: Path) -> Iterator[None]:
         raise
 
 
-def write_synced(path: Path, *chunks: bytes | memoryview) -> None:
+def write_synced(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Writes a file whose contents are durable; its name is durable once its folder is synced."""
     with errors_of(path), path.open("wb") as file:
         for chunk in chunks:
@@ -50,7 +50,7 @@ def replace_text(path: Path, text: str) -> None:
     """Puts a whole new text in the place of a file: a reader sees the old one or the new one, never a part."""
     fresh = path.with_name(f".{path.name}.tmp")
     try:
-        write_synced(fresh, text.encode("utf-8"))
+        write_synced(fresh, [text.encode("utf-8")])
         os.replace(fresh, path)
     except BaseException:
         fresh.unlink(missing_ok=True)

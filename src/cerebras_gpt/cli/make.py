@@ -153,6 +153,9 @@ def pretrain(
     overrides: Annotated[list[str] | None, typer.Argument(help="Plan settings as key=value.")] = None,
     data: Annotated[Path, typer.Option(help="A pack.")] = Path("data"),
     out: Out = Path("runs/run"),
+    patience: Annotated[
+        float, typer.Option(help="Seconds that a process of many waits for another before it gives up.")
+    ] = 600.0,
 ) -> None:
     """Train a plan on a pack; run it again after any interruption and it goes on, bit by bit the same."""
     prepare_process()
@@ -160,7 +163,7 @@ def pretrain(
     from cerebras_gpt.train.pretrain import pretrain as train
 
     made = with_settings(named_plan(plan), overrides or [])
-    world = distributed.join()
+    world = distributed.join(patience)
     train(made, data, out, world)
     if world.is_main:
         print(out)

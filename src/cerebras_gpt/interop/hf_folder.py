@@ -29,7 +29,7 @@ def write_hf_folder(folder: Path, model: GPT, tokenizer: Tokenizer, shard_bytes:
     texts["generation_config.json"] = as_json(generation_config(tokenizer.end_of_text))
     texts |= tokenizer_files(tokenizer, architecture.seq_len)
     for name, text in texts.items():
-        write_synced(folder / name, text.encode("utf-8"))
+        write_synced(folder / name, [text.encode("utf-8")])
     write_weights(folder, gpt2_tensors(dict(model.named_parameters())), shard_bytes)
 
 
@@ -56,7 +56,7 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int)
     n_bytes = sum(tensor.nbytes for tensor in tensors.values())
     where = {key: name for name, part in zip(names, parts, strict=True) for key in part}
     index = {"metadata": {"total_size": n_bytes}, "weight_map": where}
-    write_synced(folder / INDEX, as_json(index).encode("utf-8"))
+    write_synced(folder / INDEX, [as_json(index).encode("utf-8")])
 
 
 def shards(tensors: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[str, Tensor]]:
@@ -73,7 +73,7 @@ def shards(tensors: Mapping[str, Tensor], shard_bytes: int) -> Iterator[dict[str
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A synced safetensors file, marked as torch's as transformers wants it."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_synced(path, safetensors.torch.save(plain, {"format": "pt"}))
+    write_synced(path, [safetensors.torch.save(plain, {"format": "pt"})])
 
 
 def tokenizer_files(tokenizer: Tokenizer, seq_len: int) -> dict[str, str]:

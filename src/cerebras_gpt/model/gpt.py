@@ -200,11 +200,16 @@ def roles(model: nn.Module) -> Iterator[RoledParameter]:
 @torch.no_grad()
 def initialize(model: GPT, generator: torch.Generator) -> GPT:
     """Writes every tensor from the parametrization's table: truncated normals, zero biases, unit norms."""
-    for name, parameter, role in roles(model):
-        std = model.parametrization.row(role).init_std
-        if std:
-            cut = TRUNCATION * std
-            nn.init.trunc_normal_(parameter, std=std, a=-cut, b=cut, generator=generator)
-        else:
-            parameter.fill_(1.0 if role == "norm" and name.endswith("weight") else 0.0)
+    for entry in roles(model):
+        begin(entry.parameter, entry, model.parametrization, generator)
     return model
+
+
+def begin(tensor: Tensor, entry: RoledParameter, parametrization: Parametrization, generator: torch.Generator) -> None:
+    """Writes what a parameter starts from into a tensor of its shape."""
+    std = parametrization.row(entry.role).init_std
+    if std:
+        cut = TRUNCATION * std
+        nn.init.trunc_normal_(tensor, std=std, a=-cut, b=cut, generator=generator)
+    else:
+        tensor.fill_(1.0 if entry.role == "norm" and entry.name.endswith("weight") else 0.0)

@@ -8,9 +8,10 @@ import torch
 
 from cerebras_gpt.data.batches import HeldOutWindows
 from cerebras_gpt.data.shards import Shards
+from cerebras_gpt.distributed import World
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.loss import token_losses
-from cerebras_gpt.train.execution import Execution
+from cerebras_gpt.train.execution import Execution, settle
 
 
 class Scoring(NamedTuple):
@@ -42,13 +43,25 @@ class HeldOutLoss(NamedTuple):
 
 @torch.no_grad()
 def held_out_loss(
-    model: GPT, windows: HeldOutWindows, execution: Execution, poll: Callable[[], None] = lambda: None
+    model: GPT,
+    windows: HeldOutWindows,
+    execution: Execution,
+    world: World = World(),  # noqa: B008  (it is frozen)
+    poll: Callable[[], None] = lambda: None,
 ) -> HeldOutLoss:
-    """The mean over every scored token of the windows; `poll` is called between batches, and may raise."""
-    nats = 0.0
-    for batch in windows:
+    """The mean over every scored token of the windows; many processes share them and all get the same bits.
+
+    A model in shares computes on all its processes at once, so there each of them scores everything. `poll` is called
+    between batches, and may raise.
+    """
+    nats = torch.zeros(len(windows), dtype=torch.float64)  # by batch; each is found by one process, the sum is exact
+    mine = World() if execution.shards > 1 else world
+    for index in mine.share(range(len(windows))):
         poll()
-        ids, targets = (tensor.to(execution.device) for tensor in batch)
+        ids, targets = (tensor.to(execution.device) for tensor in windows[index])
         hidden = model.hidden(ids, dtype=execution.torch_dtype)  # (B, T, C)
-        nats += token_losses(hidden, model.head_table, targets).double().sum().item()
-    return HeldOutLoss(nats / windows.n_targets, nats / math.log(2) / windows.n_bytes)
+        nats[index] = token_losses(hidden, model.head_table, targets).double().sum().item()
+    settle(model)
+    mine.sum_([nats])
+    total = sum(nats.tolist())
+    return HeldOutLoss(total / windows.n_targets, total / math.log(2) / windows.n_bytes)

@@ -14,18 +14,17 @@ from cerebras_gpt.data.batches import HeldOutWindows, PackedBatches
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import StopFlag, World
 from cerebras_gpt.files import only_one
-from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.plan.preflight import check_disk, micro_batch
+from cerebras_gpt.plan.preflight import check_disk
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train import calibrate
 from cerebras_gpt.train.account import Observer
-from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.forecast import Watch
 from cerebras_gpt.train.held_out import AT_THE_END, held_out_loss
 from cerebras_gpt.train.identity import LOCK, check_identity, copies, heal_calibration, identify
+from cerebras_gpt.train.sharding import agreed, check_memory, new_model
 from cerebras_gpt.train.trainer import Hook, Trainer
 
 QUICK_TOKENS = 2**15
@@ -42,30 +41,32 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     """
     train, held_out = Shards.open(data, "train"), Shards.open(data, "val")
     batches = PackedBatches(train, plan.architecture.seq_len, plan.batch_size, plan.seed)  # refuses a short text
-    check(plan, train, run)
+    check(plan, train, run, world)
     observer = Observer(run)
     with sole_writer(run, world):
         if world.is_main:
             begin(plan, train, run)
-        world.wait()  # the others read what the first has measured
-        calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
+        calibration = agreed(plan, run, world)
         execution = calibration.execution
-        moments = [scoring(plan, held_out, execution), *hooks, observer.at_end(plan, calibration)]
-        model = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(plan.seed))
         trainer = Trainer(
             plan,
-            model,
+            new_model(plan, execution),
             batches,
             run,
             execution,
             world,
-            hooks=moments if world.is_main else [],
-            texts=copies(train, run),
+            hooks=[scoring(plan, held_out, execution), *main_only([*hooks, observer.at_end(plan, calibration)], world)],
+            texts=copies(train, run) if world.is_main else {},
             flops_per_second=calibration.peak_flops,
             flops_per_token=matmul_flops_per_token(plan.architecture),
         )
         go_on(trainer)
     return trainer
+
+
+def main_only(hooks: Sequence[Hook], world: World) -> list[Hook]:
+    """Hooks that only the first process runs; the others have as many, so that all count alike what is left."""
+    return [hook if world.is_main else hook._replace(run=lambda _: None) for hook in hooks]
 
 
 def go_on(trainer: Trainer) -> None:
@@ -96,7 +97,9 @@ def scoring(plan: Plan, held_out: Shards, execution: Execution) -> Hook:
 
     def score(trainer: Trainer) -> None:
         at_end = trainer.step == plan.steps
-        found = held_out_loss(trainer.model, whole if at_end else quick, execution, trainer.poll)
+        found = held_out_loss(trainer.model, whole if at_end else quick, execution, trainer.world, trainer.poll)
+        if not trainer.world.is_main:
+            return
         doubt = watch.doubt(found.bits_per_byte, at_end, read_metrics(trainer.metrics.path))
         where = {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 3)}
         trainer.metrics.write("held_out", **where, **found._asdict(), final=at_end)
@@ -119,14 +122,14 @@ def held_out_windows(held_out: Shards, plan: Plan, execution: Execution) -> tupl
     return quick, whole
 
 
-def check(plan: Plan, train: Shards, run: Path) -> None:
+def check(plan: Plan, train: Shards, run: Path, world: World) -> None:
     """Refuses what cannot go together, before anything is written."""
     check_vocabulary(plan, train)
     if not 0 < plan.warmup_steps < plan.steps:
         raise ValueError(f"warmup_steps is {plan.warmup_steps}; it must lie between 0 and steps ({plan.steps})")
     check_disk(plan, free_disk(run), str(run))
     if not (run / calibrate.FILE).exists():  # a run that once fitted is not kept from going on by an estimate
-        micro_batch(plan, calibrate.memory())
+        check_memory(plan, world)
     check_identity(plan, train, run)
 
 
@@ -150,7 +153,6 @@ def begin(plan: Plan, train: Shards, run: Path) -> None:
     checkpoint.set_damaged_aside(run)
     check_identity(plan, train, run)  # again: another trainer may just have been here
     heal_calibration(run)
-    calibrated(plan, run, Stopwatch(seconds=1.0))
     identify(plan, train, run)
 
 

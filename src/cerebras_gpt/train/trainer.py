@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +15,16 @@ import torch
 from torch import Tensor
 
 from cerebras_gpt import checkpoint
+from cerebras_gpt.checkpoint.tensors import load_tensors, take_part
 from cerebras_gpt.data.batches import Batch
-from cerebras_gpt.distributed import World
-from cerebras_gpt.errors import DIVERGED, STOPPED
-from cerebras_gpt.files import read_json
+from cerebras_gpt.distributed import World, whole
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import DECISION, Metrics, Steps
+from cerebras_gpt.train.endings import DivergedError, StopAskedError, StoppedError
 from cerebras_gpt.train.execution import Execution, gradients
 from cerebras_gpt.train.optim import learning_rate, optimizer, prepare_state, set_learning_rate, state_tensors, weights
-from cerebras_gpt.train.saving import Files, Saver
+from cerebras_gpt.train.saving import SMALL, Files, Saver
 from cerebras_gpt.train.sentry import Cause, Sentry, batch_of
 
 log = logging.getLogger("cerebras_gpt")
@@ -41,22 +42,6 @@ class Hook(NamedTuple):
 
     every: int
     run: Callable[["Trainer"], None]
-
-
-class DivergedError(ValueError):
-    """The loss or the gradient is no longer a finite number."""
-
-    exit_code = DIVERGED
-
-
-class StoppedError(RuntimeError):
-    """Somebody asked the run to stop; it has saved itself."""
-
-    exit_code = STOPPED
-
-
-class StopAskedError(RuntimeError):
-    """Somebody asked to stop in the middle of something that can be done again."""
 
 
 @dataclass
@@ -94,7 +79,7 @@ class Trainer:
         self.adamw = optimizer(self.model, self.plan)
         prepare_state(self.adamw)
         self.metrics = Metrics(self.run_folder / "metrics.jsonl")
-        self.saver = Saver(self.run_folder)
+        self.saver = Saver(self.run_folder, SMALL if self.execution.shards == 1 else sys.maxsize)
         self.sentry = Sentry(self.plan.guard)
         self.every = max(1, self.plan.steps // self.plan.saves)
         self.saved = (0, 0)
@@ -141,18 +126,18 @@ class Trainer:
         return self.world.any(self.asked_to_stop() and self.is_unfinished)
 
     def poll(self, *_: object) -> None:
-        """Breaks off what can be done again, when somebody asks to stop."""
-        if self.asked_to_stop():
+        """Breaks off what can be done again, when somebody asks to stop; many processes finish their common work."""
+        if self.world.size == 1 and self.asked_to_stop():
             raise StopAskedError
 
     def update(self) -> None:
         """One optimizer step on the global batch of this step, if the guard finds nothing wrong with it."""
         started = time.perf_counter()
         index = batch_of(self.step, self.sentry.skipped)
-        batch = self.batches.rows(index, self.world.share(range(self.plan.batch_size)))
+        batch = self.batches.rows(index, self.execution.rows(self.plan.batch_size, self.world))
         batch = Batch(*(tensor.to(self.execution.device) for tensor in batch))
         loss = self.gradients(self.model, batch, self.execution, self.world).item()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip).item()
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip)).item()
         cause = self.sentry.cause(loss, norm, self.world, self.execution.device)
         if cause is not None:
             self.adamw.zero_grad(set_to_none=True)
@@ -218,14 +203,14 @@ class Trainer:
 
     def rewind(self) -> int:
         """Takes up an older checkpoint, the same in every process; gives the batch that would come next."""
+        found = None
         if self.world.is_main:
             self.saver.wait()
             found = checkpoint.regular(self.run_folder, self.step - self.plan.guard.rewind_steps, self.every)
             for path in checkpoint.checkpoints(self.run_folder):
                 if found is not None and path > found:  # of a course that the run does not take
                     shutil.rmtree(path)
-        self.world.wait()
-        found = checkpoint.regular(self.run_folder, self.step - self.plan.guard.rewind_steps, self.every)
+        found = self.agreed(found)
         if found is None:
             raise DivergedError(f"step {self.step}: there is no checkpoint to go back to; lower peak_lr")
         skipped, n_decisions, seconds = self.sentry.skipped, self.sentry.n_decisions, self.seconds
@@ -236,7 +221,7 @@ class Trainer:
         return batch_of(self.step, skipped)
 
     def save(self) -> None:
-        """Writes a checkpoint, of sound numbers only; other processes have nothing of their own to save."""
+        """Writes a checkpoint, of sound numbers only; the first process writes, the others give it their shares."""
         files: Files = {
             "model.safetensors": weights(self.model),
             "optimizer.safetensors": state_tensors(self.adamw, self.model),
@@ -255,6 +240,8 @@ class Trainer:
             last = self.step // self.every * self.every
             keep = (last - self.every, last) if self.plan.guard.rewinds else ()
             self.saver.save(self.step, {**texts, **self.texts}, files, keep)
+        else:
+            take_part(files)
 
     def respond_to_broken(self, name: str | None) -> None:
         """Goes back, if the guard may, when a weight or a moment is not finite; no skipped batch would mend that."""
@@ -280,18 +267,24 @@ class Trainer:
 
     def resume(self) -> None:
         """Takes up the newest checkpoint that verifies; without one it starts at step 0."""
-        path = checkpoint.newest(self.run_folder)
+        path = self.agreed(checkpoint.newest(self.run_folder) if self.world.is_main else None)
         if path is not None:
             self.load(path)
         if self.world.is_main:
             self.metrics.cut(self.step, self.sentry.n_decisions)
 
+    def agreed(self, path: Path | None) -> Path | None:
+        """The folder that the first process names, whatever the others say."""
+        name = self.world.text_from_main(str(path or ""))
+        return Path(name) if name else None
+
     def load(self, path: Path) -> None:
-        """Takes up a checkpoint."""
-        checkpoint.load_tensors(path / "model.safetensors", weights(self.model))
-        checkpoint.load_tensors(path / "optimizer.safetensors", state_tensors(self.adamw, self.model))
-        state = read_json(path / "trainer.json")
-        self.step, self.seconds = int(str(state["step"])), float(str(state["seconds"]))
-        self.hooks_left = int(str(state.get("hooks_left", 0)))
+        """Takes up a checkpoint, which only the first process needs to see."""
+        load_tensors(path / "model.safetensors", weights(self.model), self.world)
+        load_tensors(path / "optimizer.safetensors", state_tensors(self.adamw, self.model), self.world)
+        text = (path / "trainer.json").read_text("utf-8") if self.world.is_main else ""
+        state = json.loads(self.world.text_from_main(text))
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.hooks_left = int(state.get("hooks_left", 0))
         self.sentry.take(state)
         self.saved = (self.step, self.hooks_left)

@@ -26,11 +26,11 @@ from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.process import free_cores, keep_memory, threads_are_bound, unbound_children
 from cerebras_gpt.record import Steps
+from cerebras_gpt.train.endings import StoppedError
 from cerebras_gpt.train.execution import Execution, gradients
 from cerebras_gpt.train.held_out import Scoring, held_out_loss
 from cerebras_gpt.train.optim import learning_rate, optimizer, set_learning_rate
 from cerebras_gpt.train.pretrain import check_vocabulary
-from cerebras_gpt.train.trainer import StoppedError
 
 QUICKLY = Scoring(2**16, overlap=1)
 """How a trial is scored unless it says otherwise; the same text for every trial."""

@@ -12,16 +12,14 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from cerebras_gpt import config
+from cerebras_gpt.checkpoint.tensors import as_safetensors, load_tensors
 from cerebras_gpt.files import sync_folder, write_synced
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT
@@ -63,9 +61,9 @@ def save(
     fresh = _hidden(final)
     fresh.mkdir()
     try:
-        files = {name: _write(fresh / name, text.encode("utf-8")) for name, text in texts.items()}
-        files |= {name: _write(fresh / name, *as_safetensors(named)) for name, named in tensors.items()}
-        _write(fresh / MANIFEST, _manifest({"format": FORMAT, "step": step, "files": files}))
+        files = {name: _write(fresh / name, [text.encode("utf-8")]) for name, text in texts.items()}
+        files |= {name: _write(fresh / name, as_safetensors(named)) for name, named in tensors.items()}
+        _write(fresh / MANIFEST, [_manifest({"format": FORMAT, "step": step, "files": files})])
         sync_folder(fresh)
         if final.exists():  # of an earlier time: damaged, or the same step with less done
             os.rename(final, _hidden(final))
@@ -76,27 +74,6 @@ def save(
         _clear(parent)
         raise
     return final
-
-
-DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.bfloat16: "BF16", torch.float16: "F16"}
-
-
-def as_safetensors(named: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The safetensors file of some tensors in pieces: eight bytes of length, a header in JSON, then their memory.
-
-    The library's own writer holds the whole file in memory twice, and tells of no error number (a full disk).
-    """
-    ordered = sorted(named.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    header, offset = {}, 0
-    for name, tensor in ordered:
-        end = offset + tensor.nbytes
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for _, tensor in ordered:
-        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def verify(path: Path) -> dict[str, object]:
@@ -225,26 +202,19 @@ def load_model(path: Path) -> GPT:
     return model.eval()
 
 
-def load_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
-    """Copies a safetensors file into existing tensors, all of them and no others; raises ValueError naming one."""
-    try:
-        found = safetensors.torch.load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
-    for name in sorted(found.keys() ^ into.keys()):
-        raise ValueError(f"{path}: tensor {name!r} is {'not expected' if name in found else 'missing'}")
-    for name, tensor in into.items():
-        if found[name].shape != tensor.shape:
-            raise ValueError(f"{path}: {name!r} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}")
-        tensor.data.copy_(found[name])
+def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> dict[str, object]:
+    """Writes a file piece by piece, and gives what the manifest says of it."""
+    digest, n_bytes = hashlib.sha256(), 0
 
+    def passing() -> Iterator[bytes | memoryview]:
+        nonlocal n_bytes
+        for chunk in chunks:
+            digest.update(chunk)
+            n_bytes += memoryview(chunk).nbytes
+            yield chunk
 
-def _write(path: Path, *chunks: bytes | memoryview) -> dict[str, object]:
-    write_synced(path, *chunks)
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return {"bytes": sum(memoryview(chunk).nbytes for chunk in chunks), "sha256": digest.hexdigest()}
+    write_synced(path, passing())
+    return {"bytes": n_bytes, "sha256": digest.hexdigest()}
 
 
 def _fact_of(path: Path) -> dict[str, object]:
