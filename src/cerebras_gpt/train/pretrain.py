@@ -24,6 +24,7 @@ from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.forecast import Watch
 from cerebras_gpt.train.held_out import AT_THE_END, held_out_loss
+from cerebras_gpt.train.noise_scale import noise_hook
 from cerebras_gpt.train.trainer import Hook, Trainer
 
 QUICK_TOKENS = 2**15
@@ -48,7 +49,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     world.wait()  # the others read what the first has measured
     calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
     execution = calibration.execution
-    moments = [scoring(plan, held_out, execution), *hooks, observer.at_end(plan, calibration)]
+    moments = [scoring(plan, held_out, execution), noise_hook(plan), *hooks, observer.at_end(plan, calibration)]
     model = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(plan.seed))
     trainer = Trainer(
         plan,
