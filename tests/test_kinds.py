@@ -18,7 +18,7 @@ SCORES = [{"flops": 10.0**n, "score": 0.1 * n, "error": 0.01, "name": "arc <b>"}
 @pytest.fixture
 def law(tmp_path):
     path = tmp_path / "law.json"
-    fitted(LawFile("power", tuple(published_points("cerebras-gpt"))))[0].save(path)
+    fitted(LawFile("power", tuple(published_points("sp"))))[0].save(path)
     return path
 
 

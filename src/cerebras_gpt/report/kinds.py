@@ -49,7 +49,7 @@ def ladder_pictures(folder: Path) -> list[Drawn]:
     n_parameters, n_tokens = int(point.n_parameters or 0), int(point.n_tokens or 0)
     last = Rung(point.name, foretold.d_model, n_parameters, n_tokens, foretold.flops, (point.loss,))
     words = "The fitted rungs, the law, what was predicted before the last run, and what it reached."
-    trade = "At equal loss, training and use together: the more a model is used, the smaller and longer trained."
+    trade = "Training and use together at equal loss, by the law of Besiroglu et al. 2024, extrapolated below 44M."
     return [
         Drawn("ladder", ladder_figure(Climbed(foretold, last)), words),
         Drawn("trade", trade_figure(n_parameters, n_tokens), trade),

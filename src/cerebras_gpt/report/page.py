@@ -56,7 +56,8 @@ def science(name: str, drawn: Sequence[Drawn], at: int) -> str:
         f"<figure>{figure_svg(one.figure, f'{one.name}-{at}', one.words)}<figcaption>{one.words}</figcaption></figure>"
         for one in drawn
     )
-    return f"<section><h2>{sections.clean(name)}</h2>{figures}</section>"
+    nothing = '<p class="quiet">Nothing was measured here that a picture could show.</p>'
+    return f"<section><h2>{sections.clean(name)}</h2>{figures or nothing}</section>"
 
 
 def render_science(parts: Sequence[str]) -> str:
