@@ -1,9 +1,12 @@
 """Time and peak memory as planned against as measured, for ten plans from 0.3M to 111M parameters.
 
-    python benchmarks/plan_estimates.py --out benchmarks/results/DATE-plan-estimates.json [--only 0.38M 111M]
+    python benchmarks/plan_estimates.py --out benchmarks/results/DATE-plan-estimates.json [--only 0.3M 111M] [--memory]
 
 Each plan is trained for a few steps by `pretrain` in a process of its own, measured before its run as always; what its
-record says is compared. The text is the built-in `sotu` corpus. Needs an idle machine, or the times mean nothing.
+record says is compared. The text is the built-in `sotu` corpus. Every plan is written as soon as it is done, and the
+same command goes on with those that are missing. Times need an idle machine: `drift` says how much longer the median
+step of the second half took than that of the first, and beyond a few per cent a time means nothing. With --memory two
+steps of each are trained, and times are not compared: peak memory does not mind a busy machine.
 """
 
 import argparse
@@ -11,7 +14,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 SMALL, GPT2 = 4096, 50257
 SHAPES = {
@@ -39,7 +45,17 @@ def make_packs(folder: Path) -> None:
         pack(documents, tokenizer, folder / str(size), val_fraction=0.02)
 
 
-def train(name: str, folder: Path) -> None:
+MEMORY_STEPS = 2
+
+
+def drift(seconds: list[float]) -> float:
+    """How much longer the median step of the second half took; seconds are of all steps up to each."""
+    steps = [after - before for before, after in pairwise(seconds)]
+    half = len(steps) // 2
+    return median(steps[half:]) / median(steps[:half]) - 1 if half else 0.0
+
+
+def train(name: str, folder: Path, only_memory: bool) -> None:
     """In a process of its own: the plan of that name, as `pretrain` trains it."""
     from cerebras_gpt.process import bind_threads, keep_memory
 
@@ -54,13 +70,36 @@ def train(name: str, folder: Path) -> None:
     from cerebras_gpt.train.pretrain import pretrain
 
     d_model, vocab_size, steps = SHAPES[name]
+    steps = MEMORY_STEPS if only_memory else steps
     data, run = folder / str(vocab_size), folder / name
     plan = replace(small_plan(d_model, text_of(data), steps), evaluations=1, saves=1)
     trainer = pretrain(plan, data, run, World())
-    account = next(row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "account")
+    rows = read_metrics(run / "metrics.jsonl")
+    account = next(row for row in rows if row["kind"] == "account")
+    seconds = [float(str(row["seconds"])) for row in rows if row["kind"] == "train"]
     execution = trainer.execution
     said = {"n_parameters": plan.architecture.n_parameters, "dtype": execution.dtype, "steps": steps, **account}
+    said["drift"] = drift(seconds)
     print(json.dumps(said))
+
+
+def compared(row: dict[str, Any], only_memory: bool) -> dict[str, Any]:
+    """The row with how far its estimates were off."""
+    row["memory_off"] = row["peak_bytes"] / row["planned_bytes"] - 1
+    if not only_memory:
+        row["time_off"] = row["seconds"] / row["planned_seconds"] - 1
+    return row
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row for reading."""
+    size = f"{row['n_parameters'] / 1e6:7.2f}M {row['dtype']:>9}"
+    memory = f"memory {row['planned_bytes'] / 1e6:6,.0f} MB planned {row['peak_bytes'] / 1e6:6,.0f} MB"
+    told = f"{size}  {memory} ({row['memory_off']:+.1%})"
+    if "time_off" not in row:
+        return told
+    time = f"time {row['planned_seconds']:6.1f} s planned {row['seconds']:6.1f} s ({row['time_off']:+.1%})"
+    return f"{told}  {time} drift {row['drift']:+.1%}"
 
 
 def main() -> None:
@@ -69,28 +108,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--train", choices=SHAPES)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--memory", action="store_true", help="two steps each; times are not compared")
     given = parser.parse_args()
     if given.train:
-        train(given.train, given.folder)
+        train(given.train, given.folder, given.memory)
         return
-    rows = {}
+    rows = json.loads(given.out.read_text("utf-8")) if given.out and given.out.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         make_packs(Path(folder))
         for name in given.only:
-            command = [sys.executable, __file__, "--train", name, "--folder", folder]
+            if name in rows:
+                continue
+            command = [sys.executable, __file__, "--train", name, "--folder", folder, *["--memory"] * given.memory]
             told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            row = rows[name] = json.loads(told.splitlines()[-1])
-            row["time_off"] = row["seconds"] / row["planned_seconds"] - 1
-            row["memory_off"] = row["peak_bytes"] / row["planned_bytes"] - 1
-            print(
-                f"{name:>5} {row['n_parameters'] / 1e6:7.2f}M {row['dtype']:>9}"
-                f"  time {row['planned_seconds']:6.1f} s planned {row['seconds']:6.1f} s ({row['time_off']:+.1%})"
-                f"  memory {row['planned_bytes'] / 1e6:6,.0f} MB planned {row['peak_bytes'] / 1e6:6,.0f} MB"
-                f" ({row['memory_off']:+.1%})",
-                flush=True,
-            )
-    if given.out:
-        given.out.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+            rows[name] = compared(json.loads(told.splitlines()[-1]), given.memory)
+            print(f"{name:>5} {line(rows[name])}", flush=True)
+            if given.out:
+                given.out.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

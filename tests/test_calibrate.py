@@ -39,7 +39,7 @@ def test_candidates_differ_and_fit_the_batch(tiny):
 
 
 def test_fewer_sequences_at_a_time_where_memory_ends(tiny, monkeypatch):
-    one = peak_bytes(tiny.architecture, 1)
+    one = peak_bytes(tiny.architecture, 1, n_micro_batches=4)
     monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
     assert {execution.micro_batch_size for execution in candidates(tiny)} == {1}
     monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one - 1)

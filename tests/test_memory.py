@@ -1,12 +1,19 @@
+from itertools import accumulate
+
 import pytest
 import torch
 
+from cerebras_gpt.data.batches import Batch
+from cerebras_gpt.distributed import World
+from cerebras_gpt.model import loss
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.loss import summed_loss
+from cerebras_gpt.plan import memory
 from cerebras_gpt.plan.families import standard
-from cerebras_gpt.plan.memory import activation_bytes, checkpoint_bytes, training_memory
+from cerebras_gpt.plan.memory import FLOAT32, activation_bytes, bytes_in_use, checkpoint_bytes, training_memory
 from cerebras_gpt.plan.sizes import architecture, small_architecture
+from cerebras_gpt.train.execution import Execution, gradients
 
 
 def kept_bytes(shape: Architecture, batch_size: int, dtype: torch.dtype) -> int:
@@ -59,3 +66,38 @@ def test_activations_grow_with_the_batch_alone():
 
 def test_a_checkpoint_holds_weights_and_two_moments():
     assert checkpoint_bytes(architecture("111M")) == 12 * 111_050_496
+
+
+def in_use_at_most(shape: Architecture, batch_size: int, execution: Execution) -> int:
+    """The most bytes of tensors, beside weights and moments, at any moment of a real pass forward and back."""
+    model = initialize(GPT(shape, standard(shape)), torch.Generator().manual_seed(0))
+    ids = torch.randint(shape.vocab_size, (batch_size, shape.seq_len))
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        gradients(model, Batch(ids, ids), execution, World())
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "n_micro_batches"),
+    [
+        (Architecture(64, 3, 2, 4096, 512), 1),
+        (Architecture(64, 2, 2, 16384, 256), 1),
+        (Architecture(64, 2, 2, 16384, 256), 2),
+        (Architecture(256, 4, 4, 512, 32), 1),
+    ],
+    ids=["many activations", "a large table", "two micro-batches", "mostly weights"],
+)
+def test_bytes_in_use_are_those_of_a_real_step(shape, n_micro_batches, dtype):
+    execution = Execution(dtype, 4)
+    found = in_use_at_most(shape, 4 * n_micro_batches, execution)
+    beside = 3 * FLOAT32 * shape.n_parameters
+    n_bytes = execution.torch_dtype.itemsize
+    assert found == pytest.approx(bytes_in_use(shape, 4, n_bytes, n_micro_batches) - beside, rel=0.15)
+
+
+def test_the_planner_knows_the_chunks_of_the_loss():
+    assert memory.CHUNK_ELEMENTS == loss.CHUNK_ELEMENTS

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from cerebras_gpt import process
 from cerebras_gpt.process import bind_threads, n_cores, unbound_children
 
 SETTINGS = ("OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS")
@@ -70,3 +71,11 @@ def test_children_compute_on_one_thread_and_are_bound_to_no_core(monkeypatch):
         assert subprocess.run(told, capture_output=True, text=True, check=True).stdout.split() == ["1", "None"]
     assert os.environ["OMP_PROC_BIND"] == "close" and "OMP_NUM_THREADS" not in os.environ
     assert n_cores() >= 1
+
+
+def test_processes_of_one_host_share_its_memory(monkeypatch):
+    monkeypatch.setattr(process, "MEMORY", process.STATUS)  # a file that does not tell: all is unknown
+    monkeypatch.setattr(process, "LIMITS", ())
+    assert process.memory_at_hand() == process.UNKNOWN
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert process.memory_at_hand() == process.UNKNOWN // 4

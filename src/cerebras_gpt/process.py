@@ -85,12 +85,15 @@ LIMITS = (
 
 
 def memory_at_hand() -> int:
-    """Bytes that this process could still take, in a container what that leaves; UNKNOWN where nothing tells."""
+    """Bytes that this process could still take, in a container what that leaves; UNKNOWN where nothing tells.
+
+    The processes that `torchrun` starts on one host share its memory equally.
+    """
     free = [_kilobytes(MEMORY, "MemAvailable") or UNKNOWN]
     for limit, used in LIMITS:
         if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
             free.append(int(limit.read_text()) - int(used.read_text()))
-    return min(free)
+    return min(free) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def resident_memory() -> int:

@@ -104,6 +104,9 @@ def plan(
     tuned: Annotated[
         Path | None, typer.Option(help="What `tune` found: its values, carried over to this shape.")
     ] = None,
+    noise_from: Annotated[
+        Path | None, typer.Option(help="A run: its measured gradient noise scale decides the batch.")
+    ] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="As the released files say where the paper differs.")] = False,
     memory: Annotated[
         float | None, typer.Option(help="Gigabytes of the device that will train; refused if the plan does not fit.")
@@ -138,6 +141,7 @@ def plan(
         elif cost is not None:
             made = planning.of_money(planning.Money(cost, price, device_flops), formula, data)
         made = recipe(planning.used(made, inference_tokens, data))
+    made = planning.with_batch(made, noise_from)
     if measure and calibration is None:
         calibration = planning.measured(made)
     before = planning.before_the_run(made, memory, calibration)

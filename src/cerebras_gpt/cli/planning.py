@@ -167,6 +167,17 @@ def recipe_of(tuned: Path | None) -> "Recipe":
     return as_published if tuned is None else partial(tuned_plan, tuned=Tuned.load(tuned))
 
 
+def with_batch(plan: "Plan", noise_from: Path | None) -> "Plan":
+    """The plan with the batch that the gradient noise of an earlier run asks for; the plan itself without one."""
+    if noise_from is None:
+        return plan
+    from cerebras_gpt.plan.noise import batch_from_noise, noise_of
+    from cerebras_gpt.plan.plan import Plan
+
+    noise = noise_of(noise_from)
+    return batch_from_noise(plan, noise, Plan.load(noise_from).tokens)
+
+
 def text_of_plan(plan: "Plan", before: Sequence[tuple[str, str]]) -> str:
     """The plan, what is known before the run, and the table of roles as aligned lines."""
     from cerebras_gpt.plan.plan import describe, role_table

@@ -57,10 +57,10 @@ def evaluate(
 
 @app.command(epilog="Example: cerebras-gpt report runs/a runs/b --out comparison.html")
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    paths: Annotated[list[Path], typer.Argument(help="Folders of runs, ladders, checks or scores, and law files.")],
     out: Out = Path("report.html"),
 ) -> None:
-    """Write one self-contained HTML page with pictures of one or more runs."""
+    """Write one self-contained HTML page with pictures of runs, ladders, checks and laws."""
     from cerebras_gpt.report.page import write_report
 
-    print(write_report(runs, out))
+    print(write_report(paths, out))

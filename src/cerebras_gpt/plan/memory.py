@@ -1,10 +1,14 @@
 """Bytes that a shape needs while it trains and on disk."""
 
+from bisect import bisect_right
 from typing import NamedTuple
 
 from cerebras_gpt.model.architecture import BLOCK, Architecture
 
 FLOAT32 = 4
+
+CHUNK_ELEMENTS = 2**22
+"""Logits that the loss holds at a time: the figure of model/loss.py, which would bring torch."""
 
 
 class Memory(NamedTuple):
@@ -54,22 +58,52 @@ def activation_bytes(architecture: Architecture, micro_batch_size: int, compute_
     return micro_batch_size * (architecture.n_layers * layer + T * 2 * c * d)
 
 
-LIBRARIES = 475_000_000
-"""Bytes of a training process whatever the model: code, torch's kernels, chunks of logits. Measured on Linux (x86)."""
+LIBRARIES = 390_000_000
+"""Bytes of a training process whatever the model: code, torch's kernels, tokenizer, pack. Measured on Linux (x86)."""
 
-TABLES = {4: 4.5, 2: 2.0}
-"""By bytes of the computing type: copies of the token table in float32 that the head's gradient and the heap's gaps
-cost on top. Measured."""
+HEAP = 1.36
+"""Bytes that the heap takes from the system for each that is in use at the peak: many sizes come and go in an
+order that leaves gaps. Both figures are one straight line through the peaks of seven plans; the bytes in use are not
+fitted to anything (benchmarks/plan_estimates.py, docs/plan.md)."""
+
+LOGIT_BYTES = {FLOAT32: 12, 2: 8}
+"""By bytes of the computing type: of each logit of a chunk, the previous chunk's gradient included: three arrays in
+float32, four in 16 bits."""
 
 
-def peak_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
-    """The largest resident memory to expect of a training process; `python benchmarks/plan_estimates.py` checks it."""
+def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
+    """Bytes that the loss holds while it forms logits and gradients by chunks (model/loss.py).
+
+    A copy of the table in the computing type, the table's gradient in float32, what a chunk adds to it in the
+    computing type and, where that is narrower, again in float32: 12 bytes an entry either way.
+    """
+    table = architecture.vocab_size * architecture.d_model
+    logits = min(CHUNK_ELEMENTS, micro_batch_size * architecture.seq_len * architecture.vocab_size)
+    return 3 * FLOAT32 * table + LOGIT_BYTES[compute_bytes] * logits
+
+
+def bytes_in_use(
+    architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, n_micro_batches: int = 1
+) -> int:
+    """The most bytes in use in a step: at its head or, with few tokens for so large a model, at its very end.
+
+    At the head: all activations and no gradients yet, but those of the micro-batches before. At the end: all
+    gradients, the table's twice, once from the head and once from the embedding.
+    """
+    parts = training_memory(architecture, micro_batch_size, compute_bytes)
+    gradients = architecture.n_parameters * FLOAT32  # and as many bytes of weights
     table = architecture.vocab_size * architecture.d_model * FLOAT32
-    return (
-        LIBRARIES
-        + int(TABLES[compute_bytes] * table)
-        + training_memory(architecture, micro_batch_size, compute_bytes).total
-    )
+    before = gradients if n_micro_batches > 1 else 0
+    copies = parts.weights - gradients  # of the weights in the computing type, freed layer by layer on the way back
+    head = copies + before + parts.activations + head_bytes(architecture, micro_batch_size, compute_bytes)
+    return gradients + parts.optimizer + max(head, gradients + 2 * table)
+
+
+def peak_bytes(
+    architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, n_micro_batches: int = 1
+) -> int:
+    """The largest resident memory to expect of a training process; `python benchmarks/plan_estimates.py` checks it."""
+    return LIBRARIES + int(HEAP * bytes_in_use(architecture, micro_batch_size, compute_bytes, n_micro_batches))
 
 
 def checkpoint_bytes(architecture: Architecture) -> int:
@@ -79,6 +113,7 @@ def checkpoint_bytes(architecture: Architecture) -> int:
 
 def largest_micro_batch(architecture: Architecture, batch_size: int, n_bytes: int, compute_bytes: int = 2) -> int:
     """The most sequences at a time, up to the batch, whose peak fits into so many bytes; 0 if not even one does."""
-    fixed = peak_bytes(architecture, 0, compute_bytes)
-    each = peak_bytes(architecture, 1, compute_bytes) - fixed
-    return max(0, min(batch_size, (n_bytes - fixed) // each))
+    if peak_bytes(architecture, batch_size, compute_bytes) <= n_bytes:
+        return batch_size
+    sizes = range(1, batch_size)
+    return bisect_right(sizes, n_bytes, key=lambda size: peak_bytes(architecture, size, compute_bytes, 2))

@@ -29,7 +29,7 @@ def micro_batch(plan: Plan, memory: int) -> int:
 
 def shortage(plan: Plan, memory: int) -> str:
     """How much a plan lacks, and what would fit."""
-    need = peak_bytes(plan.architecture, 1)
+    need = peak_bytes(plan.architecture, 1, n_micro_batches=plan.batch_size)
     return (
         f"{plan.name} needs {need / 1e9:.3g} GB to train one sequence at a time, {memory / 1e9:.3g} GB are at hand; "
         f"{fitting(plan, memory)}"
@@ -41,7 +41,7 @@ def fitting(plan: Plan, memory: int) -> str:
     ours = plan.architecture
     shapes = [family_architecture(width, ours.vocab_size, ours.seq_len) for width in reversed(FAMILY_WIDTHS)]
     for shape in shapes:
-        if largest_micro_batch(shape, 1, memory):
+        if largest_micro_batch(shape, 2, memory):
             size = f"{size_name(shape.n_parameters)} (width {shape.d_model})"
             return f"the largest size that fits: {size}, plan --tokens {20 * shape.n_parameters:.3g}"
     least = peak_bytes(shapes[-1], 1)
@@ -68,7 +68,8 @@ def preflight(plan: Plan, room: Room) -> list[tuple[str, str]]:
     most = largest_micro_batch(plan.architecture, plan.batch_size, room.memory)
     parts = training_memory(plan.architecture, max(1, most))
     held = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in parts._asdict().items())
-    peak = peak_bytes(plan.architecture, max(1, most)) / 1e9
+    n_parts = -(-plan.batch_size // max(1, most))
+    peak = peak_bytes(plan.architecture, max(1, most), n_micro_batches=n_parts) / 1e9
     need = f"{peak:.3g} GB at {max(1, most)} x {plan.architecture.seq_len:,} tokens at a time ({held})"
     fits = f"the most that fit in {room.memory / 1e9:.3g} GB"
     space = f"{disk_bytes(plan) / 1e9:.3g} GB for checkpoints, {room.disk / 1e9:.3g} GB are free"

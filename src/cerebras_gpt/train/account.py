@@ -49,7 +49,8 @@ class Observer:
     def planned_bytes(self, plan: Plan, execution: Execution) -> int:
         """The peak to expect; a session that also measures both dtypes holds the wider one's activations."""
         n_bytes = FLOAT32 if self.measures else execution.torch_dtype.itemsize
-        return max(self.before, peak_bytes(plan.architecture, execution.micro_batch_size, n_bytes))
+        size = execution.micro_batch_size
+        return max(self.before, peak_bytes(plan.architecture, size, n_bytes, -(-plan.batch_size // size)))
 
     def at_end(self, plan: Plan, calibration: Calibration) -> Hook:
         """Tells at the last step, and only there."""

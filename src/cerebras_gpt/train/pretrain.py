@@ -24,6 +24,7 @@ from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.forecast import Watch
 from cerebras_gpt.train.held_out import AT_THE_END, held_out_loss
 from cerebras_gpt.train.identity import LOCK, check_identity, copies, heal_calibration, identify
+from cerebras_gpt.train.noise_scale import noise_hook
 from cerebras_gpt.train.sharding import agreed, check_memory, new_model
 from cerebras_gpt.train.trainer import Hook, Trainer
 
@@ -48,6 +49,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
             begin(plan, train, run)
         calibration = agreed(plan, run, world)
         execution = calibration.execution
+        moments = [noise_hook(plan), *hooks, observer.at_end(plan, calibration)]
         trainer = Trainer(
             plan,
             new_model(plan, execution),
@@ -55,7 +57,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
             run,
             execution,
             world,
-            hooks=[scoring(plan, held_out, execution), *main_only([*hooks, observer.at_end(plan, calibration)], world)],
+            hooks=[scoring(plan, held_out, execution), *main_only(moments, world)],
             texts=copies(train, run) if world.is_main else {},
             flops_per_second=calibration.peak_flops,
             flops_per_token=matmul_flops_per_token(plan.architecture),
