@@ -4,7 +4,8 @@
 
 RUN is any run folder; FOLDER holds hellaswag_val/, zero_shot/, blimp/ and crows_pairs/ in the layouts of llama.cpp,
 llm-foundry and their authors. They are written as the records that the Hub has, and all three read that one file;
-lm-eval asks by its own task files. Needs lm-eval, datasets and transformers; nothing is downloaded.
+lm-eval asks by its own task files. Rows that the result already has are kept. Needs lm-eval, datasets and transformers;
+nothing is downloaded.
 """
 
 import argparse
@@ -165,10 +166,14 @@ def main():
     }
     machine = {key: value for key, value in environment().items() if key in MACHINE}
     machine |= {name: metadata.version(name) for name in PROGRAMS}
-    found = {"date": str(date.today()), "machine": machine, "run": given.run.name, "limit": given.limit, "tasks": {}}
+    found = {"date": str(date.today()), "machine": machine, "run": given.run.name, "tasks": {}}
+    if given.out and given.out.exists():  # begun before
+        found["tasks"] = json.loads(given.out.read_text("utf-8"))["tasks"]
     for task in given.tasks:
         files = written(task, given.data, work, given.limit)
         for n_shots in dict.fromkeys((0, N_SHOTS.get(task, 0))):
+            if f"{task}, {n_shots}-shot" in found["tasks"]:
+                continue
             found["tasks"][f"{task}, {n_shots}-shot"] = row = compared(given.run, task, n_shots, files, models)
             print(task, json.dumps(row), flush=True)
             if given.out:

@@ -96,6 +96,4 @@ class CerebrasGPT(TemplateLM):
 if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate
 
-    from cerebras_gpt.evaluate import lm_eval as registered  # noqa: F401  the class once, under its own name
-
     cli_evaluate()
