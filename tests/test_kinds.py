@@ -7,7 +7,7 @@ import pytest
 from cerebras_gpt.plan.law_file import LawFile, fitted
 from cerebras_gpt.plan.laws import EPOCH
 from cerebras_gpt.plan.published import published_points
-from cerebras_gpt.report.downstream import Score, downstream_figure, read_downstream
+from cerebras_gpt.report.downstream_figures import Score, downstream_figure, read_downstream
 from cerebras_gpt.report.kinds import pictures_of
 from cerebras_gpt.report.page import write_report
 from cerebras_gpt.report.trade_figures import trade_figure

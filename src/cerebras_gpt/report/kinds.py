@@ -13,7 +13,7 @@ from cerebras_gpt.plan.iso_flop import IsoFlopFit
 from cerebras_gpt.plan.ladder_law import Climbed, Foretold, Rung
 from cerebras_gpt.plan.law_file import LawFile
 from cerebras_gpt.report.check_figures import transfer_figure
-from cerebras_gpt.report.downstream import DOWNSTREAM, downstream_figure, read_downstream
+from cerebras_gpt.report.downstream_figures import DOWNSTREAM, downstream_figure, read_downstream
 from cerebras_gpt.report.ladder_figures import ladder_figure
 from cerebras_gpt.report.law_figures import iso_flop_figure, law_figure
 from cerebras_gpt.report.law_points import run_point

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from cerebras_gpt.files import replace_text
 from cerebras_gpt.report.figures import blank, colour_of
 
 DOWNSTREAM = "downstream.json"
@@ -32,6 +33,15 @@ def read_downstream(folder: Path) -> list[Score]:
         return [Score(float(r["flops"]), float(r["score"]), float(r["error"]), str(r["name"])) for r in rows]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{file} is no list of {', '.join(Score._fields)}; write it again") from None
+
+
+def add_scores(folder: Path, scores: Sequence[Score]) -> None:
+    """Puts the scores of a task into a folder that `report` draws, in the place of older ones of that task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {score.name for score in scores}
+    older = read_downstream(folder) if (folder / DOWNSTREAM).exists() else []
+    kept = [score for score in older if score.name not in names]
+    replace_text(folder / DOWNSTREAM, json.dumps([score._asdict() for score in (*kept, *scores)], indent=1) + "\n")
 
 
 def downstream_figure(scores: Sequence[Score], width: float = 8.0) -> Figure:
