@@ -10,9 +10,7 @@ import typer
 from cerebras_gpt.cli.app import AsJson, Out, RunPath, app, prepare_process
 
 
-@app.command(
-    epilog="Example: cerebras-gpt adapt runs/quickstart --task classification --data topics.csv --out runs/topics"
-)
+@app.command(epilog="Example: cerebras-gpt adapt runs/quickstart --task classification --data a.csv --out runs/a")
 def adapt(
     run: RunPath,
     task: Annotated[str, typer.Option(help="classification, translation, question-answering, dialogue, instruction.")],
@@ -23,6 +21,7 @@ def adapt(
     ] = None,
     lora: Annotated[int, typer.Option(help="Learn low-rank updates of this rank only; 0 tunes every weight.")] = 0,
     epochs: Annotated[float, typer.Option(help="Times each example is seen, at most.")] = 5.0,
+    minutes: Annotated[float, typer.Option(help="Most minutes of updates on this machine; 0 is no limit.")] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Examples in one step.")] = 16,
     rate: Annotated[float, typer.Option(help="Peak learning rate; 0 derives it from pretraining.")] = 0.0,
     patience: Annotated[int, typer.Option(help="Evaluations without a better one before it stops.")] = 5,
@@ -39,7 +38,7 @@ def adapt(
     from cerebras_gpt.tasks.tuning_data import read_tuning_data
     from cerebras_gpt.tasks.tuning_plan import Tuning
 
-    tuning = Tuning(lora, epochs, batch_size, patience, rate=rate, seed=seed)
+    tuning = Tuning(lora, epochs, batch_size, patience, minutes=minutes, rate=rate, seed=seed)
     folder = checkpoint.resolve(run)
     lm = LM.load(folder)
     found = read_tuning_data(task, data, held_out, lm.tokenizer, lm.model.architecture.seq_len, template)

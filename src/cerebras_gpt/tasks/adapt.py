@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cerebras_gpt.data.example_batches import ExampleBatches, by_length
 from cerebras_gpt.distributed import StopFlag, World
 from cerebras_gpt.files import read_json, replace_text
 from cerebras_gpt.generate.lm import LM
+from cerebras_gpt.interop import adapter
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.lora import add_low_rank, merged
 from cerebras_gpt.model.loss import token_losses
@@ -23,7 +24,7 @@ from cerebras_gpt.record import Metrics, read_metrics
 from cerebras_gpt.tasks.table import name_of, task_json
 from cerebras_gpt.tasks.task import FILE, Scores
 from cerebras_gpt.tasks.tuning_data import TuningData
-from cerebras_gpt.tasks.tuning_plan import Tuning, tuning_plan
+from cerebras_gpt.tasks.tuning_plan import Tuning, seconds_per_step, tuning_plan, within
 from cerebras_gpt.train.calibrate import device
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.pretrain import environment
@@ -82,7 +83,7 @@ class Adaptation:
     out: Path
     data: TuningData
     tuning: Tuning
-    world: World = World()
+    world: World = field(default_factory=World)
 
     @cached_property
     def lm(self) -> LM:
@@ -91,15 +92,21 @@ class Adaptation:
 
     @cached_property
     def plan(self) -> Plan:
-        """How it is tuned."""
+        """How it is tuned: as it was begun, or planned now."""
+        if (self.out / "plan.json").exists():
+            return Plan.load(self.out)
         name = f"{self.out.name}: {name_of(self.data.task)}"
-        return tuning_plan(self.lm.model, name, self.source, self.data.train, self.tuning)
+        plan = tuning_plan(self.lm.model, name, self.source, self.data.train, self.tuning)
+        if not self.tuning.minutes:
+            return plan
+        seconds = seconds_per_step(self.lm.model, plan, self.data.train, self.execution)
+        return within(plan, self.tuning.minutes, seconds)
 
     @cached_property
     def execution(self) -> Execution:
         """float32: a tuning run is short, and its weights stay exact."""
         longest = max(len(sample.ids) for sample in self.data.train)
-        return Execution(micro_batch_size=max(1, min(self.plan.batch_size, MICRO_TOKENS // longest)), device=device())
+        return Execution(micro_batch_size=max(1, min(self.tuning.batch_size, MICRO_TOKENS // longest)), device=device())
 
     @property
     def identity(self) -> dict[str, object]:
@@ -117,7 +124,9 @@ class Adaptation:
 
     def run(self) -> Scores:
         """Tunes to the end, or goes on to it, and scores the best weights on the held-out part."""
-        self.begin()
+        if self.world.is_main:
+            self.begin()
+        self.world.wait()  # the others read what the first has written
         if not (self.out / DONE).exists():
             self.train()
             if self.world.is_main:
@@ -137,7 +146,7 @@ class Adaptation:
                     )
         elif self.out.exists() and any(self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and was not begun by adapt; give another --out")
-        elif self.world.is_main:
+        else:
             self.out.mkdir(parents=True, exist_ok=True)
             replace_text(self.out / "tokenizer.json", self.lm.tokenizer.to_json())
             replace_text(self.out / "plan.json", self.plan.to_json())
@@ -171,9 +180,8 @@ class Adaptation:
         hooks = [Hook(max(1, self.plan.steps // self.plan.evaluations), self.evaluate)]
         work = self.out / WORK
         work.mkdir(exist_ok=True)
-        trainer = Trainer(
-            self.plan, model, batches, work, self.execution, self.world, hooks if self.world.is_main else []
-        )
+        hooks = hooks if self.world.is_main else []
+        trainer = Trainer(self.plan, model, batches, work, self.execution, self.world, hooks)
         trainer.metrics = Metrics(self.out / "metrics.jsonl")
         return trainer
 
@@ -197,6 +205,9 @@ class Adaptation:
         texts = {name: (self.out / name).read_text("utf-8") for name in ("tokenizer.json", "plan.json", FILE, BEGUN)}
         texts["model.json"] = checkpoint.model_json(trainer.model)
         tensors = {"model.safetensors": merged(trainer.model)}
+        if self.tuning.rank:  # beside the merged weights, so that the folder is also an adapter for PEFT
+            texts[adapter.CONFIG] = adapter.adapter_config(trainer.model)
+            tensors[adapter.WEIGHTS] = adapter.adapter_tensors(trainer.model)
         checkpoint.save(self.out, trainer.step, texts, tensors)
 
     def finish(self) -> None:

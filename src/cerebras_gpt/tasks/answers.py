@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 from cerebras_gpt.data.example_batches import prompt_ids, shortened
+from cerebras_gpt.data.examples import Example
 from cerebras_gpt.generate.engine import Generation
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.sampling import Sampling
+from cerebras_gpt.tasks.metrics import exact_match, word_f1
+from cerebras_gpt.tasks.task import Scores
 
 GREEDY = Sampling(temperature=0.0)
 TOGETHER = 32
@@ -33,3 +36,15 @@ def _together(lm: LM, prompts: list[list[int]], n_new: int) -> list[str]:
         generation.step()
     pairs = zip(generation.continuations, prompts, strict=True)
     return [lm.tokenizer.decode(row.ids[len(prompt) :]).strip() for row, prompt in pairs]
+
+
+def overlap(lm: LM, examples: Sequence[Example], max_tokens: int) -> Scores:
+    """Word overlap of greedy answers with the right ones, and how often they are the same.
+
+    Where an example has choices, each of them is right: wordings of one answer.
+    """
+    said = answers(lm, [example.prompt for example in examples], max_tokens)
+    pairs = [(text, example.choices or (example.answer,)) for text, example in zip(said, examples, strict=True)]
+    n = max(1, len(pairs))
+    figures = {"f1": sum(word_f1(*p) for p in pairs) / n, "exact_match": sum(exact_match(*p) for p in pairs) / n}
+    return Scores(figures, said)

@@ -1,4 +1,4 @@
-"""Instruction tuning: a request, perhaps with an input, and its response."""
+"""Instruction tuning: a request and its response."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from cerebras_gpt.data.examples import Example
 from cerebras_gpt.generate.lm import LM
-from cerebras_gpt.tasks.answers import answers
-from cerebras_gpt.tasks.metrics import exact_match, word_f1
+from cerebras_gpt.tasks.answers import overlap
 from cerebras_gpt.tasks.rows import Columns, Findings, Row, fields
 from cerebras_gpt.tasks.task import Scores, filled
 
@@ -43,10 +42,4 @@ class Instruction:
 
     def score(self, lm: LM, examples: Sequence[Example]) -> Scores:
         """Word overlap with the response, and how often it is the same."""
-        said = answers(lm, [example.prompt for example in examples], MAX_TOKENS)
-        pairs = [(text, [example.answer]) for text, example in zip(said, examples, strict=True)]
-        n = max(1, len(pairs))
-        return Scores(
-            {"f1": sum(word_f1(*pair) for pair in pairs) / n, "exact_match": sum(exact_match(*p) for p in pairs) / n},
-            said,
-        )
+        return overlap(lm, examples, MAX_TOKENS)

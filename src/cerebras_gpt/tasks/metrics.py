@@ -1,4 +1,4 @@
-"""Metrics of answers: confusion of labels with accuracy and macro-F1; exact match and word overlap as SQuAD has them."""
+"""Metrics of answers: confusion of labels, accuracy and macro-F1; exact match and word overlap as SQuAD has them."""
 
 import math
 import re

@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 class Findings:
-    """What there is to say about the rows of a file: every one is used, used with a remark, or refused with its reason."""
+    """What there is to say about the rows of a file: each is used, used with a remark, or refused with its reason."""
 
     def __init__(self) -> None:
         self.n_rows = 0

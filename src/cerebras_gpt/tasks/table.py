@@ -9,12 +9,18 @@ from cerebras_gpt.data.examples import Example
 from cerebras_gpt.files import read_json
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.tasks.classification import Classification
+from cerebras_gpt.tasks.dialogue import Dialogue
 from cerebras_gpt.tasks.instruction import Instruction
+from cerebras_gpt.tasks.question_answering import QuestionAnswering
 from cerebras_gpt.tasks.rows import Findings, read_rows
 from cerebras_gpt.tasks.task import FILE, Scores, Task
+from cerebras_gpt.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
+    "translation": Translation,
+    "question-answering": QuestionAnswering,
+    "dialogue": Dialogue,
     "instruction": Instruction,
 }
 

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
-from cerebras_gpt.data.example_batches import Sample
+from cerebras_gpt.data.batches import Batch
+from cerebras_gpt.data.example_batches import ExampleBatches, Sample
+from cerebras_gpt.distributed import World
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.train.calibrate import Stopwatch
+from cerebras_gpt.train.execution import Execution, gradients
 
 RATE_SHARE = 0.25
 """Of the peak learning rate of pretraining; the table's scales of each role stay."""
@@ -31,6 +36,8 @@ class Tuning:
     """Evaluations without a better held-out loss after which training ends."""
     evaluations: int = 20
     """How many times the held-out loss is measured."""
+    minutes: float = 0.0
+    """Most minutes of updates on this machine, which is measured: fewer steps, not a run cut short; 0 sets no limit."""
     rate: float = 0.0
     """Peak learning rate at lr scale 1; 0 derives it from pretraining."""
     seed: int = 0
@@ -42,6 +49,7 @@ class Tuning:
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "patience": (self.patience >= 1, "at least 1"),
             "evaluations": (self.evaluations >= 1, "at least 1"),
+            "minutes": (0 <= self.minutes < 1e6, "0 (no limit) or a positive number"),
             "rate": (0 <= self.rate < 1e3, "0 (derived) or a positive number"),
         }
         for name, (is_allowed, allowed) in rules.items():
@@ -78,3 +86,30 @@ def tuning_plan(model: GPT, name: str, folder: Path, train: Sequence[Sample], tu
             f"steps: {tuning.epochs:g} times each of {len(train):,} examples, ended early once held-out loss rises",
         ),
     )
+
+
+def within(plan: Plan, minutes: float, seconds_per_step: float) -> Plan:
+    """The plan with no more steps than the minutes allow."""
+    steps = max(2, min(plan.steps, int(60 * minutes / seconds_per_step)))
+    if steps == plan.steps:
+        return plan
+    return replace(
+        plan,
+        steps=steps,
+        warmup_steps=max(1, int(WARMUP_SHARE * steps)),
+        evaluations=min(plan.evaluations, steps),
+        saves=min(plan.saves, steps),
+        reasons=(*plan.reasons, f"only {steps:,} steps: {minutes:g} minutes at {seconds_per_step:.3g} s a step here"),
+    )
+
+
+def seconds_per_step(model: GPT, plan: Plan, samples: Sequence[Sample], execution: Execution) -> float:
+    """Time of the gradients of a batch, the middle one of several; the model stays as it is."""
+    batches, steps = ExampleBatches(samples, plan.batch_size, plan.seed, filler=0), count()
+
+    def gradient() -> None:
+        batch = batches.rows(next(steps), range(plan.batch_size))
+        gradients(model, Batch(*(tensor.to(execution.device) for tensor in batch)), execution, World())
+        model.zero_grad(set_to_none=True)
+
+    return Stopwatch(seconds=2.0, fewest=5).time(gradient)
