@@ -16,7 +16,7 @@ from cerebras_gpt.data.example_batches import prompt_ids, shortened
 from cerebras_gpt.data.examples import Example
 from cerebras_gpt.generate.choices import choice_nats
 from cerebras_gpt.generate.lm import LM
-from cerebras_gpt.tasks.metrics import Confusion, confusion
+from cerebras_gpt.tasks.metrics import confusion
 from cerebras_gpt.tasks.rows import Columns, Findings, Row, fields
 from cerebras_gpt.tasks.task import Scores, filled
 
@@ -91,12 +91,6 @@ class Classification:
         best = self.probabilities(lm, [self.prompt(text) for text in texts], calibrated).max(-1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [Prediction(self.labels[index], value) for index, value in pairs]
-
-    def confusion(self, lm: LM, examples: Sequence[Example], calibrated: bool = False) -> Confusion:
-        """How often each label was taken for each."""
-        best = self.probabilities(lm, [example.prompt for example in examples], calibrated).argmax(-1).tolist()
-        pairs = [(example.gold or 0, found) for example, found in zip(examples, best, strict=True)]
-        return confusion(self.labels, pairs)
 
     def score(self, lm: LM, examples: Sequence[Example]) -> Scores:
         """Accuracy and macro-F1."""

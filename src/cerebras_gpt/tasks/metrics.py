@@ -29,10 +29,6 @@ class Confusion(NamedTuple):
         there = (given + said) > 0
         return float((2 * right[there] / (given + said)[there]).mean()) if there.any() else math.nan
 
-    def to_mapping(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return {"labels": [*self.labels], "counts": self.counts.tolist()}
-
 
 def confusion(labels: Sequence[str], pairs: Iterable[tuple[int, int]]) -> Confusion:
     """The table of pairs (right label, answer)."""

@@ -20,6 +20,8 @@ PUBLISHED_RATE = 6e-4
 LOW_RANK_RATE = 4.0
 """Times that rate, if only low-rank updates are learned: they start at nothing."""
 WARMUP_SHARE = 0.05
+STEPS_BETWEEN = 5
+"""Fewest steps from one evaluation to the next."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def tuning_plan(model: GPT, name: str, folder: Path, train: Sequence[Sample], tu
     """The plan for tuning a checkpoint on these samples."""
     batch_size = min(tuning.batch_size, len(train))
     steps = max(2, round(tuning.epochs * len(train) / batch_size))
+    looks = max(1, min(tuning.evaluations, steps // STEPS_BETWEEN))
     share = RATE_SHARE * (LOW_RANK_RATE if tuning.rank else 1.0)
     rate = tuning.rate or share * pretraining_rate(folder)
     return Plan(
@@ -79,8 +82,8 @@ def tuning_plan(model: GPT, name: str, folder: Path, train: Sequence[Sample], tu
         final_lr_fraction=0.0,
         weight_decay=0.1,
         seed=tuning.seed,
-        evaluations=min(tuning.evaluations, steps),
-        saves=min(tuning.evaluations, steps),
+        evaluations=looks,
+        saves=looks,
         reasons=(
             f"learning rate: {share:g} of pretraining's" if not tuning.rate else "learning rate: set by hand",
             f"steps: {tuning.epochs:g} times each of {len(train):,} examples, ended early once held-out loss rises",
@@ -97,8 +100,8 @@ def within(plan: Plan, minutes: float, seconds_per_step: float) -> Plan:
         plan,
         steps=steps,
         warmup_steps=max(1, int(WARMUP_SHARE * steps)),
-        evaluations=min(plan.evaluations, steps),
-        saves=min(plan.saves, steps),
+        evaluations=max(1, min(plan.evaluations, steps // STEPS_BETWEEN)),
+        saves=max(1, min(plan.saves, steps // STEPS_BETWEEN)),
         reasons=(*plan.reasons, f"only {steps:,} steps: {minutes:g} minutes at {seconds_per_step:.3g} s a step here"),
     )
 
