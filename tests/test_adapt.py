@@ -154,3 +154,12 @@ def test_the_verb_checks_and_adapts(call, source, topics, tmp_path):
     code, _, why = call("adapt", source, "--task", "classify", "--data", topics)
     assert code == 2
     assert "did you mean 'classification'" in why
+
+
+def test_evaluate_scores_a_file_with_the_labels_that_were_learned(call, adapted, tmp_path):
+    rows = [{"text": "ice 900", "label": "cold"}, {"text": "mud", "label": "wet"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, told, why = call("evaluate", adapted[0], "--task", "classification", "--data", tmp_path / "a.jsonl", "--json")
+    assert code == 0
+    assert json.loads(told)["accuracy"] == 1.0
+    assert "label 'wet' is not one that was learned (line 2)" in why

@@ -209,3 +209,22 @@ def test_a_mistake_is_one_line(call, folder, command, words):
     assert (code, out) == (2, ""), err
     assert words in err and err.startswith("cerebras-gpt: ") and err.count("\n") == 1
     assert sorted(folder.rglob("*")) == before
+
+
+def test_evaluated_runs_give_a_law_of_accuracy(call, tmp_path, tiny):
+    folders = [run_folder(tmp_path / f"run{i}", tiny, 2.0, width=4**i) for i in range(5)]
+    for i, folder in enumerate(folders):
+        loss = 0.5 + 2.0 * 0.8**i
+        metrics = {"acc": {"value": 0.5 + 0.5 / (1 + np.exp(2 * loss - 2)), "stderr": 0.01}}
+        found = {"chance": 0.5, "metrics": {**metrics, "bits_per_byte": {"value": loss, "stderr": 0.01}}}
+        (folder / "evaluations").mkdir()
+        (folder / "evaluations" / "blimp-0-abc.json").write_text(json.dumps(found))
+    code, out, _ = call("fit", *folders, "--task", "blimp", "--flops", "1e12", "--json")
+    told = json.loads(out)
+    assert code == 0 and [point["name"] for point in told["points"]] == [f"run{i}" for i in range(5)]
+    assert told["sigmoid"]["steepness"] == pytest.approx(2, rel=0.01)
+    (predicted,) = told["predicted"]
+    assert predicted["accuracy"]["low"] < predicted["accuracy"]["value"] < predicted["accuracy"]["high"]
+    assert "1e+12 predicted" in call("fit", *folders, "--task", "blimp", "--flops", "1e12")[1]
+    code, _, told = call("fit", *folders, "--task", "piqa")
+    assert code == 2 and "has no zero-shot score of piqa" in told

@@ -29,9 +29,16 @@ def fit(
     beside: Annotated[
         list[str] | None, typer.Option(help="Published runs to draw beside it, not fitted; may be given again.")
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A benchmark that `evaluate` scored of each run: its accuracy against compute.")
+    ] = None,
+    flops: Annotated[float | None, typer.Option(help="With --task: predict at this compute too.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a scaling law to finished runs, with intervals, deviations and a test on the largest."""
+    if task is not None:
+        _fit_task(runs or [], task, formula, flops, as_json)
+        return
     from cerebras_gpt.plan.law_file import LawFile, fitted
     from cerebras_gpt.plan.published import published_points
     from cerebras_gpt.report.law_points import gather
@@ -48,6 +55,17 @@ def fit(
 
         write_picture(made, file.unit, picture, compared)
     print(json.dumps(fit_values(file, made), indent=1) + "\n" if as_json else fit_text(file, made), end="")
+
+
+def _fit_task(runs: list[Path], task: str, formula: str, flops: float | None, as_json: bool) -> None:
+    """The downstream law of runs that were evaluated."""
+    from cerebras_gpt.plan.downstream_law import fit_downstream
+    from cerebras_gpt.report.downstream import downstream_text, downstream_values, results
+
+    points, chance = results(runs, task, formula)
+    made = fit_downstream(points, chance, formula)
+    values, text = downstream_values(task, made, flops), downstream_text(task, made, flops)
+    print(json.dumps(values, indent=1) + "\n" if as_json else text, end="")
 
 
 @app.command(

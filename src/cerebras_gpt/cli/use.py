@@ -1,6 +1,7 @@
 """Verbs that use runs: generate, evaluate, report."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,14 +35,54 @@ def generate(
     print()
 
 
-@app.command(epilog="Example: cerebras-gpt evaluate runs/quickstart --text book.txt")
+@app.command(epilog="Example: cerebras-gpt evaluate runs/quickstart --task blimp --data BLiMP.zip")
 def evaluate(
     run: RunPath,
-    text: Annotated[Path, typer.Option(help="A UTF-8 text file.")],
+    text: Annotated[Path | None, typer.Option(help="A UTF-8 text file.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="hellaswag, piqa, winogrande, lambada, arc-easy, arc-challenge, openbookqa, blimp, crows-pairs."
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The benchmark's own file, folder or zip.")] = None,
+    few_shot: Annotated[int, typer.Option(help="Solved examples before each question.")] = 0,
+    shots: Annotated[
+        Path | None, typer.Option(help="File to draw them from; else the data, never the question.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first examples of the file.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, and count them.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a text: perplexity and bits per byte."""
+    """Score a text (perplexity, bits per byte) or a published benchmark (accuracy with standard error)."""
+    if (text is None) == (task is None) or (task is None) != (data is None):
+        raise ValueError("evaluate takes --text FILE, or --task NAME with --data FILE; give one of the two")
     prepare_process()
+    if task is not None and data is not None:
+        from cerebras_gpt.evaluate.score import Ask, plain, score, table
+        from cerebras_gpt.tasks.table import TASKS
+
+        if task in TASKS:
+            if few_shot or shots or limit or skip_bad:
+                raise ValueError(f"--few-shot, --shots, --limit and --skip-bad are for benchmarks; {task} is none")
+            _evaluate_task(run, task, data, as_json)
+            return
+        made = score(run, Ask(task, data, few_shot, shots, limit, skip_bad))
+        print(json.dumps(plain(made), indent=1) + "\n" if as_json else table(made), end="")
+    elif text is not None:
+        _evaluate_text(run, text, as_json)
+
+
+def _evaluate_task(run: Path, task: str, data: Path, as_json: bool) -> None:
+    from cerebras_gpt.tasks.table import score
+
+    scores, findings = score(run, task, data)
+    for line in findings.lines():
+        print(line, file=sys.stderr)
+    print(json.dumps(dict(scores.figures)) if as_json else scores)
+
+
+def _evaluate_text(run: Path, text: Path, as_json: bool) -> None:
     from cerebras_gpt.evaluate.perplexity import perplexity
     from cerebras_gpt.generate.lm import LM
 

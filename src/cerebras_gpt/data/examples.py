@@ -9,10 +9,10 @@ class Example(NamedTuple):
     prompt: str
     """What the model is given."""
     answer: str
-    """What it should say, with the space that parts it from the prompt at its beginning."""
+    """What it should say."""
     choices: tuple[str, ...] = ()
     """All answers that it may choose from, the right one among them; empty where any text may be said."""
     gold: int | None = None
     """Place of the right answer among the choices."""
     name: str = ""
-    """Where it comes from, such as line 12, to find it again."""
+    """Where it comes from, such as dev.jsonl:12, to find it again."""

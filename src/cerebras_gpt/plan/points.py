@@ -64,7 +64,7 @@ def compute(points: Sequence[Point]) -> Array:
     return 6 * column(points, "n_parameters") * column(points, "n_tokens")
 
 
-def enough(points: Sequence[Point], fewest: int, what: str) -> None:
+def enough(points: Sequence[object], fewest: int, what: str) -> None:
     """Raises ValueError when there are too few points for a law."""
     if len(points) < fewest:
         raise ValueError(f"{what} needs at least {fewest} finished runs, {len(points)} given; train more sizes")
