@@ -5,8 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from cerebras_gpt import checkpoint
+from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.model.gpt import GPT, initialize
+from cerebras_gpt.plan.families import mup
 from cerebras_gpt.plan.sizes import SIZES
+from cerebras_gpt.text.tokenizer import train_tokenizer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -53,3 +59,33 @@ def test_the_attention_picture_is_a_small_png(tmp_path, monkeypatch, capsys):
     run("attention_picture.py", monkeypatch, capsys, picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size < 120_000
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A run that knows nothing yet."""
+    tokenizer = train_tokenizer(["ice snow cold sun fire warm"], 270)
+    shape = Architecture(d_model=32, n_layers=1, n_heads=2, vocab_size=tokenizer.vocab_size, seq_len=48)
+    model = initialize(GPT(shape, mup(shape)), torch.Generator().manual_seed(0))
+    texts = {"model.json": checkpoint.model_json(model), "tokenizer.json": tokenizer.to_json()}
+    checkpoint.save(tmp_path / "source", 0, texts, {"model.safetensors": dict(model.named_parameters())})
+    return tmp_path / "source"
+
+
+def test_a_classifier_is_tuned_and_asked(source, tmp_path, monkeypatch, capsys):
+    rows = [f"{word} {n},{label}" for n in range(12) for word, label in (("ice", "cold"), ("fire", "warm"))]
+    (tmp_path / "data.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    settings = ("--text", "ice 99", "--out", tmp_path / "out", "--epochs", 2)
+    said = run("tune_a_classifier.py", monkeypatch, capsys, source, tmp_path / "data.csv", *settings)
+    assert "22 examples to learn" in said
+    assert "'ice 99' is " in said
+
+
+def test_documents_are_asked(source, tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "pay.txt").write_text("Refunds take five days.")
+    asked = run("ask_documents.py", monkeypatch, capsys, source, tmp_path / "docs", "How long do refunds take?")
+    assert "(pay.txt, paragraph 1)" in asked
+    assert "not in the documents" in run(
+        "ask_documents.py", monkeypatch, capsys, source, tmp_path / "docs", "Who won the cup?"
+    )

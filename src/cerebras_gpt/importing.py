@@ -13,12 +13,16 @@ from cerebras_gpt.data.megatron import read_megatron
 from cerebras_gpt.data.shards import Manifest, pack_ids
 from cerebras_gpt.data.token_documents import token_documents
 from cerebras_gpt.files import sync_folder
+from cerebras_gpt.interop.adapter import read_adapter
 from cerebras_gpt.interop.hugging_face import Reading, read_folder
+from cerebras_gpt.model.lora import merged
 from cerebras_gpt.text.tokenizer import Tokenizer, gpt2_tokenizer
 
 log = logging.getLogger("cerebras_gpt")
 
 GPT2_VOCABULARY = 50257
+KEPT = ("tokenizer.json", "plan.json")
+"""What a run keeps when an adapter is merged into it."""
 
 
 class Imported(NamedTuple):
@@ -75,6 +79,17 @@ def import_model(folder: Path, out: Path, tokenizer: Tokenizer | None = None) ->
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return Imported(out / saved.relative_to(partial), reading)
+
+
+def import_adapter(folder: Path, onto: Path, out: Path) -> Path:
+    """Writes a run with the LoRA adapter of a PEFT folder merged into it; gives its checkpoint folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already; choose another folder for the model, or remove it")
+    source = checkpoint.resolve(onto)
+    model = read_adapter(folder, checkpoint.load_model(source))
+    texts = {"model.json": checkpoint.model_json(model)}
+    texts |= {name: (source / name).read_text("utf-8") for name in KEPT if (source / name).exists()}
+    return checkpoint.save(out, 0, texts, {"model.safetensors": merged(model)})
 
 
 def _with_gpt2_tokenizer(reading: Reading) -> Reading:

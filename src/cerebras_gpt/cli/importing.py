@@ -20,12 +20,16 @@ def import_(
     tokenizer: Annotated[
         str | None, typer.Option(help="A tokenizer.json, its folder, or gpt2; needed where the source brings none.")
     ] = None,
+    onto: Annotated[Path | None, typer.Option(help="A run that a LoRA adapter folder (PEFT) is merged into.")] = None,
     val_fraction: Annotated[float, typer.Option(help="Token data only: part of the documents to hold out.")] = 0.05,
 ) -> None:
     """Bring in a model as a run, or Megatron's token data as a pack; no code that comes with them is executed."""
     prepare_process()
-    from cerebras_gpt.importing import import_model, import_tokens
+    from cerebras_gpt.importing import import_adapter, import_model, import_tokens
 
+    if onto is not None:
+        print(import_adapter(source, onto, out))
+        return
     given = None if tokenizer is None else _tokenizer(tokenizer)
     if source.suffix not in TOKEN_DATA or source.is_dir():
         for label, value in import_model(source, out, given).table():

@@ -1,6 +1,7 @@
 """Verbs that use runs: generate, evaluate, report."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,11 +60,26 @@ def evaluate(
     prepare_process()
     if task is not None and data is not None:
         from cerebras_gpt.evaluate.score import Ask, plain, score, table
+        from cerebras_gpt.tasks.table import TASKS
 
+        if task in TASKS:
+            if few_shot or shots or limit or skip_bad:
+                raise ValueError(f"--few-shot, --shots, --limit and --skip-bad are for benchmarks; {task} is none")
+            _evaluate_task(run, task, data, as_json)
+            return
         made = score(run, Ask(task, data, few_shot, shots, limit, skip_bad))
         print(json.dumps(plain(made), indent=1) + "\n" if as_json else table(made), end="")
     elif text is not None:
         _evaluate_text(run, text, as_json)
+
+
+def _evaluate_task(run: Path, task: str, data: Path, as_json: bool) -> None:
+    from cerebras_gpt.tasks.table import score
+
+    scores, findings = score(run, task, data)
+    for line in findings.lines():
+        print(line, file=sys.stderr)
+    print(json.dumps(dict(scores.figures)) if as_json else scores)
 
 
 def _evaluate_text(run: Path, text: Path, as_json: bool) -> None:

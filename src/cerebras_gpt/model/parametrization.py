@@ -8,8 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-Role = Literal["embedding", "hidden", "residual_out", "bias", "norm"]
-ROLES: tuple[Role, ...] = get_args(Role)
+Role = Literal["embedding", "hidden", "residual_out", "bias", "norm", "low_rank_in", "low_rank_out"]
+ROLES: tuple[Role, ...] = get_args(Role)[:5]
+"""Those of pretraining; low-rank updates come only when a model is adapted."""
 
 TRUNCATION = 2.0
 """Weights are drawn from a normal cut at this many standard deviations."""
@@ -89,8 +90,11 @@ class Parametrization:
             "residual_out": Row(out_std, depth_lr / m, decay, inner_eps),
             "bias": Row(0.0, depth_lr, 0.0, inner_eps),
             "norm": Row(0.0, depth_lr, 0.0, inner_eps),
+            # Into a rank that does not grow, as an output layer; out of it, as an embedding (Hayou et al. 2024).
+            "low_rank_in": Row(std / math.sqrt(m), depth_lr / m, 0.0, inner_eps),
+            "low_rank_out": Row(0.0, depth_lr, 0.0, inner_eps),
         }[role]
 
     def table(self) -> dict[Role, Row]:
-        """All rows, in the order of the roles."""
+        """All rows of pretraining, in the order of the roles."""
         return {role: self.row(role) for role in ROLES}

@@ -14,6 +14,8 @@ def optimizer(model: GPT, plan: Plan) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019) whose groups carry `lr_scale` from the table; set their lr each step."""
     groups: dict[Row, list[nn.Parameter]] = {}
     for _, parameter, role in roles(model):
+        if not parameter.requires_grad:
+            continue
         # How a tensor started is over: the rest of its row decides how it learns.
         groups.setdefault(model.parametrization.row(role)._replace(init_std=0.0), []).append(parameter)
     settings = [

@@ -1,0 +1,52 @@
+"""The verb that makes a model do a task: adapt."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cerebras_gpt.cli.app import AsJson, Out, RunPath, app, prepare_process
+
+
+@app.command(epilog="Example: cerebras-gpt adapt runs/quickstart --task classification --data a.csv --out runs/a")
+def adapt(
+    run: RunPath,
+    task: Annotated[str, typer.Option(help="classification, translation, question-answering, dialogue, instruction.")],
+    data: Annotated[Path, typer.Option(help="Examples: jsonl, json, csv, tsv or parquet.")],
+    out: Out = Path("runs/adapted"),
+    held_out: Annotated[
+        Path | None, typer.Option(help="Examples to decide on, never learned; a tenth of the data if not given.")
+    ] = None,
+    lora: Annotated[int, typer.Option(help="Learn low-rank updates of this rank only; 0 tunes every weight.")] = 0,
+    epochs: Annotated[float, typer.Option(help="Times each example is seen, at most.")] = 5.0,
+    minutes: Annotated[float, typer.Option(help="Most minutes of updates on this machine; 0 is no limit.")] = 0.0,
+    batch_size: Annotated[int, typer.Option(help="Examples in one step.")] = 16,
+    rate: Annotated[float, typer.Option(help="Peak learning rate; 0 derives it from pretraining.")] = 0.0,
+    patience: Annotated[int, typer.Option(help="Evaluations without a better one before it stops.")] = 5,
+    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
+    template: Annotated[str, typer.Option(help="How an example is put, with the field in braces.")] = "",
+    check: Annotated[bool, typer.Option("--check", help="Only say what is in the file and what is wrong.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tune a model on examples of a task; run it again after any interruption and it goes on."""
+    prepare_process()
+    from cerebras_gpt import checkpoint, distributed
+    from cerebras_gpt.generate.lm import LM
+    from cerebras_gpt.tasks.adapt import Adaptation
+    from cerebras_gpt.tasks.tuning_data import read_tuning_data
+    from cerebras_gpt.tasks.tuning_plan import Tuning
+
+    tuning = Tuning(lora, epochs, batch_size, patience, minutes=minutes, rate=rate, seed=seed)
+    folder = checkpoint.resolve(run)
+    lm = LM.load(folder)
+    found = read_tuning_data(task, data, held_out, lm.tokenizer, lm.model.architecture.seq_len, template)
+    for line in found.lines():
+        print(line, file=sys.stdout if check else sys.stderr)
+    if check:
+        return
+    world = distributed.join()
+    scores = Adaptation(folder, out, found, tuning, world).run()
+    if world.is_main:
+        print(json.dumps(dict(scores.figures)) if as_json else f"{out}: {scores}, held out")
