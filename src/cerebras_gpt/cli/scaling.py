@@ -57,9 +57,7 @@ def fit(
     print(json.dumps(fit_values(file, made), indent=1) + "\n" if as_json else fit_text(file, made), end="")
 
 
-def _fit_task(
-    runs: list[Path], task: str, formula: str, flops: float | None, out: Path | None, as_json: bool
-) -> None:
+def _fit_task(runs: list[Path], task: str, formula: str, flops: float | None, out: Path | None, as_json: bool) -> None:
     """The downstream law of runs that were evaluated."""
     from cerebras_gpt.plan.downstream_law import fit_downstream
     from cerebras_gpt.report.downstream_figures import Score, add_scores

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from scipy.stats import norm as normal
 from scipy.stats import t as student
 
 from cerebras_gpt.plan.certainty import PREDICTION_LEVEL
@@ -37,6 +38,10 @@ class Rung:
         return Point(self.n_parameters, self.n_tokens, self.mean, self.flops, self.name)
 
 
+FEWEST_FITTED = 4
+"""Rungs for a law of three constants that still says how well it fits."""
+
+
 def run_noise(rungs: Sequence[Rung]) -> tuple[float, int]:
     """Relative standard deviation of one run about the mean of its rung, pooled, and its degrees of freedom."""
     squares = math.fsum((bits / rung.mean - 1) ** 2 for rung in rungs for bits in rung.bits_per_byte)
@@ -63,9 +68,11 @@ class LadderLaw:
     def interval(self, flops: float) -> tuple[float, float]:
         """Where one run of that compute falls in nine cases of ten.
 
-        Two parts, added as squares. Where the law itself runs: the profile over its valley, with the scatter of the
+        Three parts, added as squares. Where the law itself runs: the profile over its valley, with the scatter of the
         means about it or, if that came out smaller by luck, the scatter that the seeds make one expect. And the noise
-        of a single run, measured between seeds. Both by Student's quantiles of their own degrees of freedom.
+        of a single run, measured between seeds; both by Student's quantiles of their own degrees of freedom. And how
+        far the largest fitted rung lies from the law of the others, with the quantile of the normal distribution: a
+        real curve that bends has missed there already.
         """
         fit, (noise, freedom) = self.fit, run_noise(self.rungs)
         loss = fit.law.loss(flops)
@@ -75,7 +82,18 @@ class LadderLaw:
         expected = noise / math.sqrt(fmean(len(rung.bits_per_byte) for rung in self.rungs))
         widened = max(1.0, expected / fit.noise)
         own = float(student.ppf((1 + PREDICTION_LEVEL) / 2, freedom)) * noise * loss
-        return loss - math.hypot(widened * (loss - low), own), loss + math.hypot(widened * (high - loss), own)
+        bent = float(normal.ppf((1 + PREDICTION_LEVEL) / 2)) * abs(self.bend) * loss
+        below, above = widened * (loss - low), widened * (high - loss)
+        return loss - math.hypot(below, own, bent), loss + math.hypot(above, own, bent)
+
+    @property
+    def bend(self) -> float:
+        """How far the largest rung lies from the law of the others, relative; 0 if they are too few for a law."""
+        *others, largest = self.rungs
+        if len(others) < FEWEST_FITTED:
+            return 0.0
+        law = fit_power([rung.point for rung in others], FORMULA, BITS).law
+        return largest.mean / law.loss(largest.flops) - 1
 
 
 @dataclass(frozen=True)
