@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-from pathlib import Path
 
 from benchmarks.faults.job import beside, copy_run, differences, reference_job, state, state_at, undisturbed
 from cerebras_gpt import checkpoint
@@ -172,8 +171,3 @@ def two_damaged(report, job, reference, folder):
     if not problems and state(checkpoint.newest(run)) != state_at(reference, job.plan.steps):
         problems = ["weights"]
     report.case("both checkpoints damaged", problems, n=0)
-
-
-def all_files(run: Path):
-    """Names in the newest checkpoint of a run."""
-    return sorted(file.name for file in checkpoint.checkpoints(run)[0].iterdir())

@@ -8,7 +8,7 @@ import subprocess
 from functools import partial
 
 from benchmarks.faults.job import beside, copy_run, leftovers, reference_job, saved_step, undisturbed
-from benchmarks.faults.syscalls import AT, FROM, counted, prepared, resumed, save_under, saves_when_told, settle
+from benchmarks.faults.syscalls import AT, FROM, counted, prepared, resumed, save_under, settle
 from cerebras_gpt import checkpoint
 from cerebras_gpt.train.trainer import Hook
 
@@ -152,6 +152,3 @@ def campaign(report, folder, levels, seed, as_root=True):
         "cases": len(report.cases),
         "ended by": {str(code): codes.count(code) for code in sorted(set(codes))},
     }
-
-
-__all__ = ["campaign", "saves_when_told"]

@@ -59,7 +59,7 @@ def stop_at(step, trainer):
 
 def phases():
     """What is planted, by the name of the phase; each gives hooks and a function that runs in the child."""
-    write = partial(before, checkpoint, "write_synced")
+    write = partial(before, os, "fsync")
     return {
         "start-up, before any step": ([], partial(before, PackedBatches, "__init__", 1)),
         "reading the checkpoint": ([], partial(before, checkpoint, "newest", 1)),
@@ -68,11 +68,11 @@ def phases():
         "the first step": ([Hook(1, partial(stop_at, 1))], None),
         "a step": ([Hook(1, partial(stop_at, 37))], None),
         "an evaluation": ([], partial(in_iteration, 2)),
-        "the beginning of a save": ([], partial(write, 1)),
-        "the middle of a save": ([], partial(write, 4)),
-        "the end of a save": ([], partial(before, checkpoint, "_retire", 2)),
+        "the beginning of a save": ([], partial(write, 6)),
+        "the middle of a save": ([], partial(write, 10)),
+        "the end of a save": ([], partial(before, os, "rename", 2)),
         "the last step": ([Hook(1, partial(stop_at, 60))], None),
-        "the last save": ([], partial(before, checkpoint, "_retire", 6)),
+        "the last save": ([], partial(before, os, "rename", 6)),
     }
 
 
@@ -80,7 +80,7 @@ def again_inside_the_save(number, trainer):
     """A SIGTERM, and another signal inside the save that it asked for."""
     if trainer.step == 23:
         term()
-        before(checkpoint, "write_synced", 5, [number])
+        before(os, "fsync", 5, [number])
 
 
 def judged(job, run, reference, code, seconds, allowed):
