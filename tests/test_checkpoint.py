@@ -1,10 +1,13 @@
 """A checkpoint is whole or not there; damage is found and the one before is used."""
 
 import errno
+import io
 import json
 import logging
+import os
 
 import pytest
+import safetensors.torch
 import torch
 
 from cerebras_gpt import checkpoint
@@ -69,15 +72,130 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path, model,
     save(tmp_path, 1, model)
     real = checkpoint.write_synced
 
-    def full(path, content):
+    def full(path, *chunks):
         if path.name == "model.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        real(path, content)
+        real(path, *chunks)
 
     monkeypatch.setattr(checkpoint, "write_synced", full)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2, model)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]
+    assert checkpoint.resolve(tmp_path).name == "step_00000001"
+
+
+CALLS = ["open", "fsync", "rename", "mkdir"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT], ids=errno.errorcode.get)
+@pytest.mark.parametrize("call", CALLS)
+def test_whatever_call_of_a_save_fails_the_one_before_stays_and_the_next_save_works(
+    tmp_path, model, monkeypatch, call, number
+):
+    """Every single call of one save, one after the other, fails with each error of a disk."""
+    save(tmp_path, 1, model)
+    n_calls, where = 0, os if call != "open" else io
+    real = getattr(where, call)
+    for failing in range(99):
+        n_calls = 0
+
+        def fails(*arguments, failing=failing, **settings):
+            nonlocal n_calls
+            n_calls += 1
+            if n_calls == failing + 1:
+                raise OSError(number, os.strerror(number), str(arguments[0]))
+            return real(*arguments, **settings)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(where, call, fails)
+            try:
+                save(tmp_path, 2, model)
+            except OSError as error:
+                assert error.errno == number
+        if n_calls <= failing:
+            break
+        assert checkpoint.resolve(tmp_path).name in ("step_00000001", "step_00000002")
+        checkpoint.verify(tmp_path / "checkpoints" / "step_00000001")
+        assert not list((tmp_path / "checkpoints").glob(".*"))
+    assert failing >= 1, "no call was seen"
+    assert checkpoint.resolve(tmp_path).name == "step_00000002"
+
+
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, model, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"checkpoints/\.step_00000002\..*model\.json"):
+        save(tmp_path, 2, model)
+
+
+def test_files_are_those_of_the_safetensors_library(tmp_path):
+    tensors = {
+        "b": torch.randn(3, 5),
+        "a": torch.randn(4, 6)[:, ::2],
+        "ä.step": torch.tensor(2.0),
+        "none": torch.empty(0, 3),
+    }
+    ours = b"".join(checkpoint.as_safetensors(tensors))
+    assert ours == safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+@pytest.mark.parametrize("dtype", checkpoint.DTYPES, ids=str)
+def test_tensors_of_every_dtype_come_back_in_the_same_bits(tmp_path, dtype):
+    tensors = {"wide": torch.arange(7.0), "it": torch.arange(5).to(dtype)}
+    found = safetensors.torch.load(b"".join(checkpoint.as_safetensors(tensors)))
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_damaged_one_is_set_aside_for_study_and_the_one_before_is_the_newest(tmp_path, model, caplog):
+    for step in (1, 2):
+        path = save(tmp_path, step, model)
+    flip(path / "model.safetensors")
+    checkpoint.set_damaged_aside(tmp_path)
+    assert "model.safetensors is damaged" in caplog.text and "the damaged one is now" in caplog.text
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step_00000001"]
+    (aside,) = (tmp_path / "checkpoints").glob("damaged_step_00000002.*")
+    assert (aside / "model.safetensors").exists()
+
+
+def test_retention_never_deletes_the_last_two_that_verify(tmp_path, model):
+    for step in (1, 2):
+        save(tmp_path, step, model)
+    flip(tmp_path / "checkpoints" / "step_00000002" / "model.json")
+    save(tmp_path, 3, model)
+    assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)] == [3, 2, 1]
+    save(tmp_path, 4, model)
+    assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)] == [4, 3]
+
+
+def test_what_is_to_be_kept_is_kept(tmp_path, model):
+    texts = {"model.json": checkpoint.model_json(model)}
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, step, texts, {}, keep=(1,))
+    assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path)] == [4, 3, 1]
+    found = checkpoint.newest(tmp_path, at_most=3)
+    assert found is not None and found.name == "step_00000003"
+
+
+def test_a_save_that_does_not_read_back_counts_as_failed(tmp_path, model, monkeypatch):
+    save(tmp_path, 1, model)
+    real = checkpoint.write_synced
+
+    def careless(path, *chunks):
+        real(path, *(chunks if path.name != "model.safetensors" else chunks[:-1]))
+
+    monkeypatch.setattr(checkpoint, "write_synced", careless)
+    with pytest.raises(OSError, match="not written as meant"):
+        save(tmp_path, 2, model)
     assert checkpoint.resolve(tmp_path).name == "step_00000001"
 
 

@@ -4,17 +4,20 @@ Files are written to a temporary folder and synced, the manifest (sizes, SHA-256
 and its parent synced. What is "newest" is computed from the manifests that verify, never from names alone.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
+import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -40,33 +43,60 @@ class Shape(NamedTuple):
     parametrization: Parametrization
 
 
-def save(run: Path, step: int, texts: Mapping[str, str], tensors: Mapping[str, Mapping[str, Tensor]]) -> Path:
+def save(
+    run: Path,
+    step: int,
+    texts: Mapping[str, str],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    keep: Collection[int] = (),
+) -> Path:
     """Writes run/checkpoints/step_N with the given text and safetensors files; gives its path.
 
-    On any error (no space, no permission) the temporary folder is removed and older checkpoints are untouched.
+    Older ones beyond the last KEPT go, but for the steps to keep. On any error (no space, no permission) the temporary
+    folder is removed and older checkpoints are untouched. Beside the tensors it needs next to no memory.
     """
     parent = run / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
+    _clear(parent)
     final = parent / f"step_{step:08d}"
-    fresh = parent / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
+    fresh = _hidden(final)
     fresh.mkdir()
     try:
         files = {name: _write(fresh / name, text.encode("utf-8")) for name, text in texts.items()}
-        for name, named in tensors.items():
-            plain = {key: tensor.detach().cpu().contiguous() for key, tensor in named.items()}
-            files[name] = _write(fresh / name, safetensors.torch.save(plain))
+        files |= {name: _write(fresh / name, *as_safetensors(named)) for name, named in tensors.items()}
         manifest = {"format": FORMAT, "step": step, "files": files}
         _write(fresh / MANIFEST, json.dumps(manifest, indent=2).encode("utf-8"))
         sync_folder(fresh)
-        if final.exists():  # only a damaged checkpoint is ever written again
-            shutil.rmtree(final)
+        if final.exists():  # of an earlier time: damaged, or the same step with less done
+            os.rename(final, _hidden(final))
         os.rename(fresh, final)
         sync_folder(parent)
+        _retire(final, keep)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        _clear(parent)
         raise
-    _retire(parent, final)
     return final
+
+
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.bfloat16: "BF16", torch.float16: "F16"}
+
+
+def as_safetensors(named: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The safetensors file of some tensors in pieces: eight bytes of length, a header in JSON, then their memory.
+
+    The library's own writer holds the whole file in memory twice, and tells of no error number (a full disk).
+    """
+    ordered = sorted(named.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    header, offset = {}, 0
+    for name, tensor in ordered:
+        end = offset + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, tensor in ordered:
+        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def verify(path: Path) -> dict[str, object]:
@@ -83,19 +113,39 @@ def verify(path: Path) -> dict[str, object]:
         raise ValueError(f"{path / MANIFEST} is damaged; use another checkpoint") from None
     for name, expected in files.items():
         file = path / name
-        if not file.is_file() or _fact(file.read_bytes()) != expected:
+        if not file.is_file() or _fact_of(file) != expected:
             raise ValueError(f"{file} is damaged (its SHA-256 is not the manifest's); use another checkpoint")
     return dict(manifest)
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first, verified or not."""
-    return sorted((run / FOLDER).glob("step_*"), reverse=True)
+    found = (run / FOLDER).glob("step_*")
+    return sorted((path for path in found if path.name.removeprefix("step_").isdigit()), reverse=True)
 
 
-def newest(run: Path) -> Path | None:
-    """The newest checkpoint of a run that verifies, warning of each damaged one on the way; None if there is none."""
+def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint folder."""
+    return int(path.name.removeprefix("step_"))
+
+
+def set_damaged_aside(run: Path) -> None:
+    """Renames what does not verify and is newer than the newest good checkpoint, and says so; it is kept for study."""
     for path in checkpoints(run):
+        try:
+            verify(path)
+            return
+        except (ValueError, FileNotFoundError) as error:
+            aside = _set_aside(path)
+            log.warning("%s; falling back to the checkpoint before it; the damaged one is now %s", error, aside)
+
+
+def newest(run: Path, at_most: int = sys.maxsize) -> Path | None:
+    """The newest checkpoint of a run that verifies, warning of each damaged one on the way; None if there is none.
+
+    With a step `at_most`, the newest of those no later.
+    """
+    for path in (found for found in checkpoints(run) if step_of(found) <= at_most):
         try:
             verify(path)
         except (ValueError, FileNotFoundError) as error:
@@ -149,19 +199,61 @@ def load_tensors(path: Path, into: Mapping[str, Tensor]) -> None:
         tensor.data.copy_(found[name])
 
 
-def _write(path: Path, content: bytes) -> dict[str, object]:
-    write_synced(path, content)
-    return _fact(content)
+def _write(path: Path, *chunks: bytes | memoryview) -> dict[str, object]:
+    write_synced(path, *chunks)
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return {"bytes": sum(memoryview(chunk).nbytes for chunk in chunks), "sha256": digest.hexdigest()}
 
 
-def _fact(content: bytes) -> dict[str, object]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _fact_of(path: Path) -> dict[str, object]:
+    """What `_write` gave for a file, from what is on the disk now."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def _retire(parent: Path, newest_path: Path) -> None:
-    """Deletes all but the last KEPT checkpoints, after the newest one verifies, and leftovers of killed saves."""
-    verify(newest_path)
-    for path in sorted(parent.glob("step_*"), reverse=True)[KEPT:]:
-        shutil.rmtree(path)
+def _hidden(path: Path) -> Path:
+    """A name beside it for what is being written or deleted; only one process writes in a run at a time."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _clear(parent: Path) -> None:
+    """Deletes what killed saves left, before it takes the room of the next."""
     for path in parent.glob(".step_*.tmp"):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _retire(newest_path: Path, keep: Collection[int]) -> None:
+    """Deletes checkpoints older than the last KEPT that verify, but for the steps to keep.
+
+    Raises OSError when the newest does not read back as it was written; then nothing is deleted.
+    """
+    try:
+        verify(newest_path)
+    except ValueError as error:
+        _set_aside(newest_path)
+        raise OSError(errno.EIO, f"not written as meant: {error}", str(newest_path)) from None
+    _clear(newest_path.parent)
+    n_good = 0
+    for path in checkpoints(newest_path.parents[1]):
+        if n_good < KEPT:
+            n_good += path == newest_path or _is_good(path)
+        elif step_of(path) not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        verify(path)
+    except (ValueError, FileNotFoundError):
+        return False
+    return True
+
+
+def _set_aside(path: Path) -> Path:
+    """Renames a damaged checkpoint, so that its name is free and it can be studied; gives where it is now."""
+    aside = path.with_name(f"damaged_{path.name}.{uuid.uuid4().hex[:8]}")
+    os.rename(path, aside)
+    return aside

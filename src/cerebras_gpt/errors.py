@@ -16,6 +16,7 @@ REMEDIES = {
     errno.ENOSPC: NO_SPACE,
     errno.EDQUOT: NO_SPACE,
     errno.EFBIG: NO_SPACE,
+    errno.EIO: "the disk of {path} fails (input/output error); check it, and run the same command again",
     errno.ENOENT: "{path} does not exist; check how it is written",
     errno.EACCES: "no permission for {path}; choose another place, or change its permissions",
     errno.EPERM: "no permission for {path}; choose another place, or change its permissions",

@@ -9,10 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_synced(path: Path, content: bytes) -> None:
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Errors of the disk inside tell which file they are of; those of write and fsync do not by themselves."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def write_synced(path: Path, *chunks: bytes | memoryview) -> None:
     """Writes a file whose contents are durable; its name is durable once its folder is synced."""
-    with path.open("wb") as file:
-        file.write(content)
+    with errors_of(path), path.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
 
@@ -23,7 +34,8 @@ def sync_folder(folder: Path) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with errors_of(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
