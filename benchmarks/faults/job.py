@@ -75,7 +75,7 @@ def texts():
         yield Document(f"{n}", " ".join(f"{choose(who)} {choose(does)} {choose(what)}." for _ in range(150)))
 
 
-def reference_job(folder, dtype="float32", steps=200, d_model=64):
+def reference_job(folder, dtype="float32", steps=200, d_model=64, saves=None):
     """The job, its data packed into the folder the first time."""
     data = folder / "data"
     if not data.exists():
@@ -90,7 +90,7 @@ def reference_job(folder, dtype="float32", steps=200, d_model=64):
         warmup_steps=min(20, steps - 1),
         peak_lr=6e-3,
         evaluations=4,
-        saves=max(1, steps // EVERY),
+        saves=saves or max(1, steps // EVERY),
     )
     execution = Execution(dtype, 1)
     measure_speed(plan, execution, Stopwatch(0.0))  # what torch imports at its first step, no child has to
