@@ -150,6 +150,52 @@ def test_tensors_of_every_dtype_come_back_in_the_same_bits(tmp_path, dtype):
     )
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda path: (path / "extra").write_text("x"),
+        lambda path: (path / "manifest.json").write_text((path / "manifest.json").read_text() + " "),
+        lambda path: (path / "manifest.json").write_text((path / "manifest.json").read_text().replace(": 1", ": 5")),
+        lambda path: (path / "manifest.json").write_text('{"format": 2, "step": 1, "files": {}}'),
+        lambda path: (path / "manifest.json").write_text('{"format": 1, "step": 1, "files": {"../x": {}}}'),
+        lambda path: (path / "manifest.json").write_text('{"format": 99, "step": 1, "files": {}}'),
+        lambda path: (path / "manifest.json").write_text("[]"),
+    ],
+    ids=["extra file", "a byte more", "another step", "no files", "a file outside", "unknown format", "a list"],
+)  # fmt: skip
+def test_a_manifest_is_believed_only_as_it_was_written(tmp_path, model, edit):
+    path = save(tmp_path, 1, model)
+    edit(path)
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.verify(path)
+
+
+def test_every_flipped_bit_of_a_manifest_is_found(tmp_path, model):
+    path = save(tmp_path, 1, model)
+    content = (path / "manifest.json").read_bytes()
+    for i in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[i // 8] ^= 1 << i % 8
+        (path / "manifest.json").write_bytes(changed)
+        with pytest.raises(ValueError, match="damaged"):
+            checkpoint.verify(path)
+
+
+def test_a_checkpoint_may_not_pass_for_another_but_may_be_copied_elsewhere(tmp_path, model):
+    path = save(tmp_path, 1, model)
+    checkpoint.verify(path.rename(tmp_path / "my model"))
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.verify((tmp_path / "my model").rename(tmp_path / "step_00000002"))
+
+
+def test_checkpoints_of_the_first_format_are_read(tmp_path, model):
+    path = save(tmp_path, 1, model)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["sha256"]
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 1}, indent=2))
+    assert checkpoint.verify(path)["step"] == 1
+
+
 def flip(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

@@ -1,10 +1,12 @@
 """A file is the old one or the new one, whole."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from cerebras_gpt.files import new_file, new_folder, replace_text, sync_folder, write_synced
+from cerebras_gpt.files import new_file, new_folder, only_one, replace_text, sync_folder, write_synced
 
 
 def test_the_new_text_stands_in_place_of_the_old(tmp_path):
@@ -28,6 +30,31 @@ def test_a_failure_leaves_the_old_text_and_nothing_else(tmp_path, monkeypatch, n
         replace_text(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_only_one_is_let_in_and_the_other_hears_who_is_inside(tmp_path):
+    lock = tmp_path / ".lock"
+    told = f"the run is in use by process {os.getpid()} on .*; wait for it, stop"
+    with only_one(lock, "the run"), pytest.raises(ValueError, match=told), only_one(lock, "the run"):
+        pytest.fail("two are inside")
+    with only_one(lock, "the run"):
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_no_hindrance(tmp_path):
+    lock = tmp_path / ".lock"
+    program = (
+        "import os, sys, pathlib; from cerebras_gpt.files import only_one\n"
+        "with only_one(pathlib.Path(sys.argv[1]), 'x'): print('in', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"in\n"
+    with pytest.raises(ValueError, match=f"process {child.pid} on "), only_one(lock, "x"):
+        pass
+    child.kill()
+    child.communicate()
+    with only_one(lock, "x"):
+        pass
 
 
 def test_contents_and_names_are_synced(tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ import io
 import json
 import math
 import os
+import resource
+import signal
 
 import pytest
 from rich.console import Console
@@ -64,6 +66,45 @@ def test_a_cut_that_fails_changes_nothing(metrics, monkeypatch):
         metrics.cut(1)
     assert len(read_metrics(metrics.path)) == 3
     assert [path.name for path in metrics.path.parent.iterdir()] == ["metrics.jsonl"]
+
+
+def test_cut_drops_the_decisions_that_the_checkpoint_does_not_know(metrics):
+    for step in (3, 1, 3):
+        metrics.write("guard", step=step)
+    metrics.write("train", step=2)
+    metrics.cut(3, n_decisions=2)
+    assert [(row["kind"], row["step"]) for row in read_metrics(metrics.path)] == [
+        ("guard", 3),
+        ("guard", 1),
+        ("train", 2),
+    ]
+
+
+def test_a_cut_that_changes_nothing_needs_no_room(metrics, monkeypatch):
+    metrics.write("train", step=1)
+    monkeypatch.setattr(record, "replace_text", pytest.fail)
+    metrics.cut(1)
+
+
+def test_rows_that_a_full_disk_does_not_take_wait_and_come_in_order(metrics, caplog):
+    """A file-size limit makes the kernel write a part of a row and then refuse, as a full disk does."""
+    metrics.write("train", step=1, loss=1.5)
+    room = len(metrics.path.read_bytes()) + 20
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        metrics.write("train", step=2, loss=1.5)
+        metrics.write("train", step=3, loss=1.5)
+        assert [row["step"] for row in read_metrics(metrics.path)] == [1]
+        with pytest.raises(OSError, match=r"metrics\.jsonl"):
+            metrics.write_waiting()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caplog.text.count("its rows wait in memory") == 1
+    metrics.write("train", step=4, loss=1.5)
+    assert [row["step"] for row in read_metrics(metrics.path)] == [1, 2, 3, 4]
 
 
 def test_cut_of_what_is_not_there_makes_nothing(metrics):

@@ -30,7 +30,8 @@ from cerebras_gpt.model.parametrization import Parametrization
 log = logging.getLogger("cerebras_gpt")
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+"""1 had no hash of the manifest itself."""
 FOLDER = "checkpoints"
 KEPT = 2
 """Checkpoints that retention leaves; never fewer than two."""
@@ -64,8 +65,7 @@ def save(
     try:
         files = {name: _write(fresh / name, text.encode("utf-8")) for name, text in texts.items()}
         files |= {name: _write(fresh / name, *as_safetensors(named)) for name, named in tensors.items()}
-        manifest = {"format": FORMAT, "step": step, "files": files}
-        _write(fresh / MANIFEST, json.dumps(manifest, indent=2).encode("utf-8"))
+        _write(fresh / MANIFEST, _manifest({"format": FORMAT, "step": step, "files": files}))
         sync_folder(fresh)
         if final.exists():  # of an earlier time: damaged, or the same step with less done
             os.rename(final, _hidden(final))
@@ -100,28 +100,58 @@ def as_safetensors(named: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 
 def verify(path: Path) -> dict[str, object]:
-    """The manifest of a checkpoint all of whose files are as they were written.
+    """The manifest of a checkpoint all of whose files are as they were written, with no other beside them.
 
     Raises FileNotFoundError if it is no checkpoint, ValueError naming the damaged file.
     """
     if not (path / MANIFEST).is_file():
         raise FileNotFoundError(f"{path} has no {MANIFEST}; give a run folder or a checkpoint folder")
-    try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-        files = dict(manifest["files"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path / MANIFEST} is damaged; use another checkpoint") from None
+    manifest = _sound_manifest(path)
+    files = manifest["files"]
+    assert isinstance(files, dict)
+    strange = {file.name for file in path.iterdir() if not file.name.startswith(".")} - {MANIFEST, *files}
+    if strange:
+        raise ValueError(
+            f"{path} is damaged ({min(strange)} is not of it); use another checkpoint, or remove that file"
+        )
     for name, expected in files.items():
         file = path / name
         if not file.is_file() or _fact_of(file) != expected:
             raise ValueError(f"{file} is damaged (its SHA-256 is not the manifest's); use another checkpoint")
-    return dict(manifest)
+    return manifest
+
+
+def _sound_manifest(path: Path) -> dict[str, object]:
+    """The manifest of a folder, if it is byte by byte as it was written, and belongs to the folder's name."""
+    damaged = ValueError(f"{path / MANIFEST} is damaged; use another checkpoint")
+    content = (path / MANIFEST).read_bytes()
+    try:
+        manifest = dict(json.loads(content))
+        manifest.pop("sha256", None)
+        plain = all(Path(name).name == name for name in dict(manifest["files"]))
+        known = {1: json.dumps(manifest, indent=2).encode(), FORMAT: _manifest(manifest)}[manifest["format"]]
+        belongs = not _is_checkpoint_name(path) or step_of(path) == manifest["step"]
+    except (ValueError, KeyError, TypeError):
+        raise damaged from None
+    if content != known or not (plain and belongs):
+        raise damaged
+    return manifest
+
+
+def _manifest(manifest: Mapping[str, object]) -> bytes:
+    """A manifest as it is written: its own hash, of all the rest, is its last entry."""
+    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": digest}, indent=2).encode("utf-8")
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first, verified or not."""
     found = (run / FOLDER).glob("step_*")
-    return sorted((path for path in found if path.name.removeprefix("step_").isdigit()), reverse=True)
+    return sorted((path for path in found if _is_checkpoint_name(path)), reverse=True)
+
+
+def _is_checkpoint_name(path: Path) -> bool:
+    return path.name.startswith("step_") and path.name.removeprefix("step_").isdigit()
 
 
 def step_of(path: Path) -> int:
@@ -239,12 +269,13 @@ def _retire(newest_path: Path, keep: Collection[int]) -> None:
     n_good = 0
     for path in checkpoints(newest_path.parents[1]):
         if n_good < KEPT:
-            n_good += path == newest_path or _is_good(path)
+            n_good += path == newest_path or is_good(path)
         elif step_of(path) not in keep:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_good(path: Path) -> bool:
+def is_good(path: Path) -> bool:
+    """Whether a folder is a checkpoint that verifies."""
     try:
         verify(path)
     except (ValueError, FileNotFoundError):

@@ -2,11 +2,13 @@
 
 import json
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -49,6 +51,37 @@ def replace_text(path: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Lets one process at a time into what the lock file stands for; raises ValueError naming the one inside.
+
+    The system lets go when a process dies, however it dies; the file stays and is no hindrance. Where there are no
+    such locks (Windows, some network disks) everybody is let in.
+    """
+    with lock.open("a+", encoding="utf-8") as file:
+        if not _locked(file):
+            file.seek(0)
+            raise ValueError(f"{what} is in use by {file.read().strip()}; wait for it, stop it, or give another --out")
+        file.truncate(0)
+        with suppress(OSError):  # on a full disk: the lock holds without its words
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether nobody else holds it."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """What a run tells: its metrics file, and the progress on the screen."""
 
+import errno
 import json
+import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
@@ -12,33 +16,71 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from cerebras_gpt.files import replace_text
+from cerebras_gpt.files import errors_of, replace_text
+
+log = logging.getLogger("cerebras_gpt")
 
 Row: TypeAlias = dict[str, object]
 
+DECISION = "guard"
+"""The kind of the rows that tell what was done about a step that would have spoiled the run."""
+
 
 class Metrics:
-    """An append-only file of JSON lines, the truth about a run."""
+    """An append-only file of JSON lines, the truth about a run.
+
+    A disk that takes no more does not stop the run: rows wait in memory, and are written before the next one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.waiting: list[str] = []
 
     def write(self, kind: str, **values: object) -> None:
         """Appends one row; what is not a finite number is written as null, so every line is strict JSON."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **finite}) + "\n")
+        self.waiting.append(json.dumps({"kind": kind, **finite}) + "\n")
+        n_before = len(self.waiting) - 1
+        try:
+            self.write_waiting()
+        except OSError as error:
+            if not n_before:
+                log.warning("%s: %s; training goes on, its rows wait in memory", self.path, error.strerror)
 
-    def cut(self, step: int) -> None:
-        """Drops the rows after a step, and a torn last line, so that a resumed run writes them once."""
-        if self.path.exists():
-            kept = [row for row in read_metrics(self.path) if int(str(row.get("step", 0))) <= step]
-            replace_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+    def write_waiting(self) -> None:
+        """Writes what waits, all of it or nothing; raises OSError."""
+        if not self.waiting:
+            return
+        with errors_of(self.path), self.path.open("ab", buffering=0) as file:
+            size = file.tell()
+            content = "".join(self.waiting).encode("utf-8")
+            try:
+                written = file.write(content)
+                if written != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size)
+                raise
+        self.waiting.clear()
+
+    def cut(self, step: int, n_decisions: int = sys.maxsize) -> None:
+        """Drops the rows after a step, the decisions after so many, and a torn last line.
+
+        A resumed run writes them again, so that each is there once.
+        """
+        self.write_waiting()
+        if self.path.is_file():
+            rows = [row for row in read_metrics(self.path) if int(str(row.get("step", 0))) <= step]
+            undecided = {id(row) for row in [row for row in rows if row["kind"] == DECISION][n_decisions:]}
+            text = "".join(json.dumps(row) + "\n" for row in rows if id(row) not in undecided)
+            if text != self.path.read_text("utf-8"):
+                replace_text(self.path, text)
 
 
 def read_metrics(path: Path) -> list[Row]:
     """All whole rows of a metrics file, in order; none if it does not exist yet."""
-    return list(_rows(path)) if path.exists() else []
+    return list(_rows(path)) if path.is_file() else []
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -108,7 +150,7 @@ class Steps:
     def show(self, done: int, figures: str) -> None:
         """Tells how many steps are done, with the figures of the moment."""
         now = time.monotonic()
-        if self.first is None:  # a resumed run begins in the middle, so its speed is of these steps alone
+        if self.first is None or done <= self.first:  # begun in the middle, or gone back: these steps alone count
             self.first = done - 1
         left = (now - self.started) / (done - self.first) * (self.total - done)
         figures = (

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -56,6 +57,7 @@ def main() -> None:
     """Runs a verb; a mistake is one line on stderr and exit code 2."""
     logging.basicConfig(format="cerebras-gpt: %(message)s", level=logging.WARNING)
     command = typer.main.get_command(app)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to stop in either way, a verb ends in one way
     try:
         with command.make_context("cerebras-gpt", sys.argv[1:] or ["--help"]) as context:
             command.invoke(context)

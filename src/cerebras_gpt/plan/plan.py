@@ -12,6 +12,7 @@ from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.parametrization import Parametrization, Role
 from cerebras_gpt.plan import sizes
 from cerebras_gpt.plan.flops import training_flops
+from cerebras_gpt.plan.guard import Guard
 from cerebras_gpt.plan.memory import checkpoint_bytes, training_memory
 
 TOKENS_PER_PARAMETER = 20.0
@@ -63,6 +64,8 @@ class Plan:
     prediction: Prediction | None = None
     reasons: tuple[str, ...] = field(default=())
     """How each figure was chosen, in words, for the person who reads the plan."""
+    guard: Guard = Guard()  # noqa: RUF009  (it is frozen)
+    """What to do about a step that would spoil the run."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps"):

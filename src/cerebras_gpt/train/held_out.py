@@ -1,6 +1,7 @@
 """The loss on text that training never saw, in nats per token and bits per byte."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -40,10 +41,13 @@ class HeldOutLoss(NamedTuple):
 
 
 @torch.no_grad()
-def held_out_loss(model: GPT, windows: HeldOutWindows, execution: Execution) -> HeldOutLoss:
-    """The mean over every scored token of the windows."""
+def held_out_loss(
+    model: GPT, windows: HeldOutWindows, execution: Execution, poll: Callable[[], None] = lambda: None
+) -> HeldOutLoss:
+    """The mean over every scored token of the windows; `poll` is called between batches, and may raise."""
     nats = 0.0
     for batch in windows:
+        poll()
         ids, targets = (tensor.to(execution.device) for tensor in batch)
         hidden = model.hidden(ids, dtype=execution.torch_dtype)  # (B, T, C)
         nats += token_losses(hidden, model.head_table, targets).double().sum().item()

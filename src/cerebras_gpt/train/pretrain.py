@@ -1,18 +1,19 @@
 """Pretraining: a plan and packed text in, a run folder out."""
 
-import json
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
+from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import HeldOutWindows, PackedBatches
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import StopFlag, World
-from cerebras_gpt.files import read_json, replace_text
+from cerebras_gpt.files import only_one
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.plan import Plan
@@ -24,6 +25,7 @@ from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.forecast import Watch
 from cerebras_gpt.train.held_out import AT_THE_END, held_out_loss
+from cerebras_gpt.train.identity import LOCK, check_identity, copies, heal_calibration, identify
 from cerebras_gpt.train.trainer import Hook, Trainer
 
 QUICK_TOKENS = 2**15
@@ -42,33 +44,49 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     batches = PackedBatches(train, plan.architecture.seq_len, plan.batch_size, plan.seed)  # refuses a short text
     check(plan, train, run)
     observer = Observer(run)
-    if world.is_main:
-        calibrated(plan, run, Stopwatch(seconds=1.0))
-        begin(plan, train, run)
-    world.wait()  # the others read what the first has measured
-    calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
-    execution = calibration.execution
-    moments = [scoring(plan, held_out, execution), *hooks, observer.at_end(plan, calibration)]
-    model = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(plan.seed))
-    trainer = Trainer(
-        plan,
-        model,
-        batches,
-        run,
-        execution,
-        world,
-        hooks=moments if world.is_main else [],
-        texts={"tokenizer.json": train.tokenizer.to_json()},
-        flops_per_second=calibration.peak_flops,
-        flops_per_token=matmul_flops_per_token(plan.architecture),
-    )
+    with sole_writer(run, world):
+        if world.is_main:
+            begin(plan, train, run)
+        world.wait()  # the others read what the first has measured
+        calibration = calibrated(plan, run, Stopwatch(seconds=1.0))
+        execution = calibration.execution
+        moments = [scoring(plan, held_out, execution), *hooks, observer.at_end(plan, calibration)]
+        model = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(plan.seed))
+        trainer = Trainer(
+            plan,
+            model,
+            batches,
+            run,
+            execution,
+            world,
+            hooks=moments if world.is_main else [],
+            texts=copies(train, run),
+            flops_per_second=calibration.peak_flops,
+            flops_per_token=matmul_flops_per_token(plan.architecture),
+        )
+        go_on(trainer)
+    return trainer
+
+
+def go_on(trainer: Trainer) -> None:
+    """From the newest checkpoint to the end, or to the signal that asks it to stop."""
     with StopFlag() as stop:
         trainer.asked_to_stop = stop.is_set
         trainer.resume()
-        if world.is_main:
-            trainer.metrics.write("start", step=trainer.step, **environment(execution))
+        if trainer.world.is_main:
+            trainer.metrics.write("start", step=trainer.step, **environment(trainer.execution))
         trainer.run()
-    return trainer
+
+
+@contextmanager
+def sole_writer(run: Path, world: World) -> Iterator[None]:
+    """Keeps other trainers out of a run folder; the first of many processes does so for all."""
+    if not world.is_main:
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with only_one(run / LOCK, str(run)):
+        yield
 
 
 def scoring(plan: Plan, held_out: Shards, execution: Execution) -> Hook:
@@ -78,7 +96,7 @@ def scoring(plan: Plan, held_out: Shards, execution: Execution) -> Hook:
 
     def score(trainer: Trainer) -> None:
         at_end = trainer.step == plan.steps
-        found = held_out_loss(trainer.model, whole if at_end else quick, execution)
+        found = held_out_loss(trainer.model, whole if at_end else quick, execution, trainer.poll)
         doubt = watch.doubt(found.bits_per_byte, at_end, read_metrics(trainer.metrics.path))
         where = {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 3)}
         trainer.metrics.write("held_out", **where, **found._asdict(), final=at_end)
@@ -109,17 +127,13 @@ def check(plan: Plan, train: Shards, run: Path) -> None:
     check_disk(plan, free_disk(run), str(run))
     if not (run / calibrate.FILE).exists():  # a run that once fitted is not kept from going on by an estimate
         micro_batch(plan, calibrate.memory())
-    before = run / "plan.json"
-    if before.exists() and Plan.load(before) != plan:
-        raise ValueError(f"{run} holds a run of another plan; give another --out, or the plan in {before}")
-    data = run / "data.json"
-    if data.exists() and read_json(data).get("fingerprint") != train.fingerprint:
-        raise ValueError(f"{run} was started on other data; give another --out, or the data it began with")
+    check_identity(plan, train, run)
 
 
 def free_disk(run: Path) -> int:
-    """Bytes that are free where a run folder goes."""
-    return shutil.disk_usage(next(path for path in (run, *run.absolute().parents) if path.exists())).free
+    """Bytes that are free where a run folder goes, or taken by its own checkpoints, whose place the next ones take."""
+    free = shutil.disk_usage(next(path for path in (run, *run.absolute().parents) if path.exists())).free
+    return free + sum(file.stat().st_size for path in checkpoint.checkpoints(run) for file in path.iterdir())
 
 
 def check_vocabulary(plan: Plan, train: Shards) -> None:
@@ -132,11 +146,12 @@ def check_vocabulary(plan: Plan, train: Shards) -> None:
 
 
 def begin(plan: Plan, train: Shards, run: Path) -> None:
-    """Writes what identifies the run, before its first step."""
-    run.mkdir(parents=True, exist_ok=True)
-    replace_text(run / "data.json", json.dumps({"fingerprint": train.fingerprint}) + "\n")
-    replace_text(run / "tokenizer.json", train.tokenizer.to_json())
-    replace_text(run / "plan.json", plan.to_json())
+    """Makes a run folder ready: damage is put right, the machine measured, and written what identifies the run."""
+    checkpoint.set_damaged_aside(run)
+    check_identity(plan, train, run)  # again: another trainer may just have been here
+    heal_calibration(run)
+    calibrated(plan, run, Stopwatch(seconds=1.0))
+    identify(plan, train, run)
 
 
 def environment(execution: Execution) -> dict[str, object]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from cerebras_gpt import config
 from cerebras_gpt.data.batches import Batch, PackedBatches
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.distributed import World
@@ -140,8 +141,9 @@ class TrialRecord:
 
 def trial_key(plan: Plan, fingerprint: str, execution: Execution, scoring: Scoring = QUICKLY) -> str:
     """A hash of all that decides a trial's outcome: the plan without its words, pack, execution, scoring."""
-    bare = replace(plan, name="", reasons=(), prediction=None, evaluations=1, saves=1)
-    what = f"{bare.to_json()} {fingerprint} {execution}"
+    bare = config.to_mapping(replace(plan, name="", reasons=(), prediction=None, evaluations=1, saves=1))
+    bare.pop("guard")  # a trial that diverges is a result, nothing is done about it
+    what = f"{json.dumps(bare, indent=2)}\n {fingerprint} {execution}"
     if scoring != QUICKLY:  # records that know no other stay good
         what += f" {scoring}"
     return hashlib.sha256(what.encode()).hexdigest()[:32]
@@ -244,7 +246,8 @@ class _Worker:
 
 def _work(pipe: Connection, data: Path, execution: Execution, has_one_core: bool) -> None:
     """Answers every trial with its outcome until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that keeps the record
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the process that keeps the record
+        signal.signal(number, signal.SIG_IGN)
     keep_memory()
     if has_one_core:
         free_cores()
