@@ -6,6 +6,7 @@ import signal
 import threading
 
 from cerebras_gpt.data.batches import PackedBatches
+from cerebras_gpt.train.trainer import Trainer
 
 CALLS = ("open", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir")
 """Of the module os: all that a save goes through, but for the writes themselves."""
@@ -42,23 +43,27 @@ def fail(number=errno.EIO):
 
 def on_batches(wanted, change, times=10**9):
     """Changes loss and gradients that come from some batches: change(loss, parameters) -> loss."""
-    from cerebras_gpt.train import trainer
-
-    plain, rows = trainer.gradients, PackedBatches.rows
+    rows, begun = PackedBatches.rows, Trainer.__post_init__
     current, done = [], []
 
     def noted(self, step, wanted_rows):
         current[:] = [step]
         return rows(self, step, wanted_rows)
 
-    def gradients(model, *others):
-        loss = plain(model, *others)
-        if current[0] in wanted and len(done) < times:
-            done.append(1)
-            return change(loss, list(model.parameters()))
-        return loss
+    def begin(self):
+        begun(self)
+        plain = self.gradients
 
-    PackedBatches.rows, trainer.gradients = noted, gradients
+        def gradients(model, *others):
+            loss = plain(model, *others)
+            if current[0] in wanted and len(done) < times:
+                done.append(1)
+                return change(loss, list(model.parameters()))
+            return loss
+
+        self.gradients = gradients
+
+    PackedBatches.rows, Trainer.__post_init__ = noted, begin
 
 
 def on_rows(wanted, change):

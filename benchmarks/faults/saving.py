@@ -8,14 +8,15 @@ from benchmarks.faults.job import (
     beside,
     copy_run,
     differences,
-    last_step,
     leftovers,
     reference_job,
     saved_step,
     undisturbed,
 )
 from benchmarks.faults.plant import at_call, die, fail
+from benchmarks.faults.report import spread
 from cerebras_gpt import checkpoint
+from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train.trainer import Hook
 
 FROM, AT = 30, 40
@@ -54,10 +55,22 @@ def planting(step, phase, act):
 
     def run(trainer):
         if trainer.step == step and not getattr(trainer, "planted", False):
-            trainer.planted = True
-            at_call(phase, act)
+            trainer.planted, trainer.saver.small = True, 0  # from here on a thread writes
+            at_call(phase, lambda: noted(trainer, act))
 
     return Hook(1, run)
+
+
+def noted(trainer, act):
+    """Does it, and writes down when."""
+    beside(trainer.run_folder, "fault").write_text(str(trainer.step))
+    act()
+
+
+def told_after(run):
+    """Steps from each failure of the writer to the row that tells of it."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "save_failed"]
+    return [row["step"] - int(beside(run, "fault").read_text()) for row in rows]
 
 
 def disturbed(job, reference, run, phase, act, up_to=FROM, at=AT):
@@ -91,25 +104,24 @@ def campaign(report, folder, moments, seed):
         run = folder / f"saving-{number}"
         code, observer = disturbed(job, reference, run, phase, die if kills else fail)
         looks += observer.looks
-        if not kills and code:
-            visible.append(last_step(run) - AT)
+        visible += told_after(run)
         problems = judged(job, reference, run, code, observer, (-9, 0) if kills else (0, 1, 2, 6, 7))
         report.case(f"{'killed' if kills else 'failed'} at file call {phase}", problems, code=code)
     for phase in (1, 5, 9):
         last_save(report, job, reference, folder / f"last-{phase}", phase)
     if visible and max(visible) > 1:
         report.case("seen in time", [f"a failure was seen {max(visible)} steps late"])
-    report.figures |= {"observations": looks, "steps until a failure ends the run": max(visible, default=0)}
+    report.figures |= {"observations": looks, "failures told": len(visible), "steps until told": spread(visible)}
 
 
 def last_save(report, job, reference, run, phase):
     """An error in the last save of a run must not end it as if all were well."""
     started = time.monotonic()
     code, observer = disturbed(job, reference, run, phase, fail, up_to=50, at=60)
-    problems = [] if code else ["the last save failed and the exit code is 0"]
+    problems = ["the last save failed and the exit code is 0"] if code == 0 and saved_step(run) != 60 else []
     report.case(
         f"last save failed at file call {phase}",
-        problems + judged(job, reference, run, code, observer, range(1, 10)),
+        problems + judged(job, reference, run, code, observer, range(10)),
         code=code,
         seconds=round(time.monotonic() - started, 2),
     )

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from collections import Counter
 from functools import partial
 
@@ -26,7 +25,6 @@ from cerebras_gpt.train.trainer import Hook
 CALLS = ("openat", "write", "fsync", "rename", "unlink", "unlinkat", "mkdir", "rmdir")
 FROM, AT = 30, 31
 """The checkpoint to begin with, and the step whose save is disturbed; two older ones lie there, so one is retired."""
-PAUSE_SECONDS = 5.0
 
 
 def saves_when_told(steps_after=0):
@@ -45,9 +43,7 @@ def saves_when_told(steps_after=0):
 
 def settle(trainer):
     """Waits for a save that is still being written."""
-    wait = getattr(trainer, "settle", None)
-    if wait is not None:
-        wait()
+    trainer.saver.wait()
 
 
 def prepared(job, reference, folder, name):
@@ -108,7 +104,6 @@ def campaign(report, folder, seed, dtype="float32"):
     for call, k in found:
         run = prepared(job, reference, folder, f"{dtype}-{call}-{k}")
         code, _ = save_under(job, run, ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={k}"])
-        time.sleep(0)
         report.case(
             f"{dtype} {call} {k}", ([] if code == -9 else [f"not killed: {code}"]) + resumed(job, reference, run)
         )
