@@ -185,6 +185,16 @@ def newest(run: Path, at_most: int = sys.maxsize) -> Path | None:
     return None
 
 
+def regular(run: Path, step: int, every: int) -> Path | None:
+    """The newest good one of a run's regular checkpoints no later than a step, or else the oldest; None without any.
+
+    Only the regular ones: those of an interruption are not there in a run that had none.
+    """
+    regular = [path for path in checkpoints(run) if step_of(path) % every == 0]
+    good = [path for path in regular if is_good(path)]
+    return next((path for path in good if step_of(path) <= step), good[-1] if good else None)
+
+
 def resolve(path: Path) -> Path:
     """A verified checkpoint folder from a run folder (its newest good one) or a checkpoint folder (itself)."""
     if not path.exists():

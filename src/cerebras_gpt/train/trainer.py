@@ -220,12 +220,12 @@ class Trainer:
         """Takes up an older checkpoint, the same in every process; gives the batch that would come next."""
         if self.world.is_main:
             self.saver.wait()
-            found = before(self.run_folder, self.step - self.plan.guard.rewind_steps, self.every)
+            found = checkpoint.regular(self.run_folder, self.step - self.plan.guard.rewind_steps, self.every)
             for path in checkpoint.checkpoints(self.run_folder):
                 if found is not None and path > found:  # of a course that the run does not take
                     shutil.rmtree(path)
         self.world.wait()
-        found = before(self.run_folder, self.step - self.plan.guard.rewind_steps, self.every)
+        found = checkpoint.regular(self.run_folder, self.step - self.plan.guard.rewind_steps, self.every)
         if found is None:
             raise DivergedError(f"step {self.step}: there is no checkpoint to go back to; lower peak_lr")
         skipped, n_decisions, seconds = self.sentry.skipped, self.sentry.n_decisions, self.seconds
@@ -295,13 +295,3 @@ class Trainer:
         self.hooks_left = int(str(state.get("hooks_left", 0)))
         self.sentry.take(state)
         self.saved = (self.step, self.hooks_left)
-
-
-def before(run: Path, step: int, every: int) -> Path | None:
-    """The newest good one of a run's regular checkpoints no later than a step, or else the oldest; None without any.
-
-    Only the regular ones: those of an interruption are not there in a run that had none.
-    """
-    regular = [path for path in checkpoint.checkpoints(run) if checkpoint.step_of(path) % every == 0]
-    good = [path for path in regular if checkpoint.is_good(path)]
-    return next((path for path in good if checkpoint.step_of(path) <= step), good[-1] if good else None)
