@@ -72,9 +72,14 @@ def strange_entries(job, reference, run):
     (parent / "step_99999999").mkdir()
     (parent / "step_best").mkdir()
     (parent / "notes.txt").write_text("mine")
-    (parent / "step_00000099").write_text("a file")
     found = ends(job, run, reference)
     return found + ([] if (parent / "notes.txt").exists() else ["a file of the user is gone"])
+
+
+def file_as_checkpoint(job, reference, run):
+    """A file with the name of a checkpoint."""
+    (run / checkpoint.FOLDER / "step_00000099").write_text("a file")
+    return ends(job, run, reference)
 
 
 def linked(job, reference, run):
@@ -215,7 +220,17 @@ def closed_screen(job, reference, run):
 
 def cases():
     """Every case by its name."""
-    plain = (two_trainers, stale_lock, leftover, strange_entries, linked, few_files, clock_back, slow_fsync)
+    plain = (
+        two_trainers,
+        stale_lock,
+        leftover,
+        strange_entries,
+        file_as_checkpoint,
+        linked,
+        few_files,
+        clock_back,
+        slow_fsync,
+    )
     more = (no_folder_sync, read_only, no_permission, file_for_folder, moved, closed_screen)
     found = {case.__doc__.rstrip("."): case for case in (*plain, *more)}
     found |= {f"a folder named {name[:12]!r}": partial(another_folder, name) for name in ODD_NAMES}

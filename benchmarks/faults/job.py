@@ -182,8 +182,8 @@ def differences(run, reference):
 
 
 def leftovers(run):
-    """Temporary files and folders in a run folder."""
-    return [path.name for path in run.rglob(".*") if path.name.endswith(".tmp")]
+    """Temporary files and folders among the checkpoints of a run."""
+    return [path.name for path in (run / checkpoint.FOLDER).rglob(".*") if path.name.endswith(".tmp")]
 
 
 def last_step(run):

@@ -25,6 +25,7 @@ class Report:
     cases: list[dict] = field(default_factory=list)
     figures: dict = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    commit: str = field(default_factory=lambda: commit())
 
     def case(self, name, problems, **values):
         """Notes a case; `problems` is what was not as it must be, empty for a good one."""
@@ -43,7 +44,7 @@ class Report:
         return {
             "campaign": self.name,
             "date": datetime.now(UTC).date().isoformat(),
-            "commit": commit(),
+            "commit": self.commit,
             "command": self.replay,
             "machine": machine(),
             "good": f"{good}/{len(self.cases)}",
