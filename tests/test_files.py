@@ -1,5 +1,6 @@
 """A file is the old one or the new one, whole."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -64,6 +65,14 @@ def test_contents_and_names_are_synced(tmp_path, monkeypatch):
     write_synced(tmp_path / "a", b"1")
     sync_folder(tmp_path)
     assert len(synced) == (1 if os.name == "nt" else 2)
+
+
+def test_a_disk_that_cannot_sync_folders_is_good_enough(tmp_path, monkeypatch):
+    def refuses(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    sync_folder(tmp_path)
 
 
 def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):

@@ -1,5 +1,6 @@
 """Files that survive a crash: synced contents, synced names, and replacement in one step."""
 
+import errno
 import json
 import os
 import platform
@@ -31,13 +32,16 @@ def write_synced(path: Path, *chunks: bytes | memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable; Windows has no such call, its renames are durable without it."""
+    """Makes the names in a folder durable; Windows and some network disks have no such call, and get by without."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with errors_of(folder):
             os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
