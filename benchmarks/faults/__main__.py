@@ -9,6 +9,7 @@ Every campaign has a seed; a case that fails prints the line that does it again.
 import argparse
 import importlib
 import shlex
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -55,6 +56,7 @@ def main():
     """Runs one campaign; exit code 1 if a case was not as it must be."""
     torch.set_num_threads(1)
     asked = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was found until then is written
     report = Report(asked.campaign, "python -m benchmarks.faults " + shlex.join(sys.argv[1:]))
     print(report.replay, flush=True)
     module = importlib.import_module(f"benchmarks.faults.{asked.campaign}")
@@ -62,8 +64,11 @@ def main():
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         folder = asked.work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for dtype in getattr(asked, "dtypes", [None]):
-            module.campaign(report, folder, **sizes, seed=asked.seed, **({"dtype": dtype} if dtype else {}))
+        try:
+            for dtype in getattr(asked, "dtypes", [None]):
+                module.campaign(report, folder, **sizes, seed=asked.seed, **({"dtype": dtype} if dtype else {}))
+        except KeyboardInterrupt:
+            report.figures["ended early"] = "by a signal; the cases until then are here"
         code = report.close(asked.out)
     sys.exit(code)
 

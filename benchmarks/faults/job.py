@@ -57,9 +57,9 @@ class Job:
             setup()
         return pretrain(self.plan, self.data, run, World(), list(hooks))
 
-    def finish(self, run, hooks=(), setup=None):
+    def finish(self, run, hooks=(), setup=None, seconds=children.PATIENCE_SECONDS):
         """Goes on to the end of the run; gives the exit code."""
-        return self.start(run, hooks, setup).wait()
+        return self.start(run, hooks, setup).wait(seconds)
 
 
 def beside(run, kind):
@@ -103,7 +103,7 @@ def undisturbed(job, run):
         shutil.rmtree(run, ignore_errors=True)
         beside(run, "samples").unlink(missing_ok=True)
         started = time.monotonic()
-        code = job.start(run, setup=keep_all).wait()
+        code = job.start(run, setup=keep_all).wait(seconds=3600)
         if code:
             raise RuntimeError(f"the run without a fault ended with {code}: {beside(run, 'err').read_text()}")
         beside(run, "done").write_text(f"{time.monotonic() - started:.3f}")

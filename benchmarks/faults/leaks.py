@@ -42,7 +42,7 @@ def campaign(report, folder, steps, seed):
     """One long run that is looked at every ten steps."""
     job = reference_job(folder, steps=steps, d_model=32, saves=min(SAVES, steps // EVERY))
     path, run = folder / "leaks.jsonl", folder / "leaks"
-    code = job.finish(run, [Hook(EVERY, lambda trainer: sample(path, trainer))])
+    code = job.finish(run, [Hook(EVERY, lambda trainer: sample(path, trainer))], seconds=7200)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     report.case("ended", [f"exit code {code}: {beside(run, 'err').read_text()[-300:]}"] if code else [])
     gradient, doubt = slope(rows)

@@ -13,7 +13,7 @@ from benchmarks.faults.report import spread
 from cerebras_gpt import checkpoint
 from cerebras_gpt.train.trainer import Hook
 
-STEPS = 2000
+STEPS = 400
 
 
 def from_outside(number, child, run, draw):
