@@ -97,6 +97,7 @@ def sizes_only():
 
 def raises_instead():
     """Damage ends the run instead of falling back."""
+    checkpoint.set_damaged_aside = lambda run: None
 
     def newest(run):
         path = checkpoint.checkpoints(run)[0]
@@ -108,6 +109,7 @@ def raises_instead():
 
 def by_name_alone():
     """The newest is the one with the highest number, verified or not."""
+    checkpoint.set_damaged_aside = lambda run: None
     checkpoint.newest = lambda run: next(iter(checkpoint.checkpoints(run)), None)
 
 
