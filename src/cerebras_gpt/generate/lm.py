@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import torch
+
 from cerebras_gpt import checkpoint
 from cerebras_gpt.generate.engine import Generation
 from cerebras_gpt.generate.likelihood import token_nats
@@ -91,6 +93,13 @@ class LM:
         streams = [TextStream(stop)]
         generation = self._generation([prompt], max_tokens, sampling, overflow)
         return (pieces[0] for pieces in self._pieces(generation, streams) if pieces[0])
+
+    @torch.inference_mode()
+    def embed(self, ids: Sequence[int]) -> list[float]:
+        """The mean of the final states over these ids, of length 1: d_model numbers."""
+        tokens = torch.tensor([list(ids)], device=self.network.device)  # (1, T)
+        mean = self.model.hidden(tokens, dtype=self.network.dtype)[0].mean(0)  # (C,)
+        return torch.nn.functional.normalize(mean.float(), dim=0).tolist()
 
     def score(self, text: str) -> Score:
         """The whole text at any length, as it would follow end-of-text."""
