@@ -11,9 +11,7 @@ from cerebras_gpt.cli.app import RunPath, app, prepare_process
 @app.command(epilog="Example: cerebras-gpt serve runs/mine --port 8000")
 def serve(
     runs: Annotated[list[Path], typer.Argument(help="Run or checkpoint folders; each is served under its name.")],
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own needs a key.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address; any but this machine's own needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     api_key_file: Annotated[Path | None, typer.Option(help="File whose first line clients must send as key.")] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="Another host name that clients use.")] = None,

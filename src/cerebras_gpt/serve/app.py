@@ -25,11 +25,7 @@ from cerebras_gpt.serve.reply import Reply
 from cerebras_gpt.serve.runs import found_runs, run_told
 from cerebras_gpt.serve.worker import Worker
 
-KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-}
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
 class Service:
@@ -177,6 +173,12 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+COUNTED = (
+    *("accepted", "completed", "cancelled", "failed", "refused", "restarts"),
+    *("tokens", "prompt_tokens", "reused_tokens"),
+)
+
+
 class Counts:
     """What Prometheus is told; a collector."""
 
@@ -185,19 +187,8 @@ class Counts:
 
     def collect(self) -> list[CounterMetricFamily | GaugeMetricFamily]:
         """One family each: counts since the start, and what is under way."""
-        kinds = (
-            "accepted",
-            "completed",
-            "cancelled",
-            "failed",
-            "refused",
-            "restarts",
-            "tokens",
-            "prompt_tokens",
-            "reused_tokens",
-        )
         families: list[CounterMetricFamily | GaugeMetricFamily] = []
-        for kind in kinds:
+        for kind in COUNTED:
             family = CounterMetricFamily(f"cerebras_gpt_{kind}", f"Since the start: {kind}.", labels=["model"])
             for name, worker in self.service.workers.items():
                 family.add_metric([name], worker.counts[kind])

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from cerebras_gpt.errors import OURS
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - it is said by the server, not by the code
     """A request that is refused, or one that failed, with its HTTP status."""
 
     exit_code = OURS

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cerebras_gpt.generate.answer import Piece
@@ -19,9 +20,11 @@ from cerebras_gpt.serve.worker import Job, Worker
 Document = dict[str, object]
 
 
-@dataclass
-class Reply:
+@dataclass(eq=False)
+class Reply(Response):
     """The answers to one request; an ASGI response."""
+
+    background = None
 
     worker: Worker
     ask: Ask

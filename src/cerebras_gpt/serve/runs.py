@@ -30,7 +30,9 @@ def run_told(run: Path) -> dict[str, object]:
     kept = train[::every] + (train[-1:] if every > 1 else [])
     return {
         "train": [[row.get("tokens"), row.get("loss")] for row in kept],
-        "held_out": [[r.get("tokens"), r.get("loss"), r.get("bits_per_byte")] for r in rows if r["kind"] == "held_out"],
+        "held_out": [
+            [r.get("tokens"), r.get("loss"), r.get("bits_per_byte")] for r in rows if r.get("kind") == "held_out"
+        ],
         "samples": [r for r in rows if r.get("kind") == "sample"][-5:],
         "latest": train[-1] if train else None,
         "predicted": predicted(run),
@@ -38,13 +40,12 @@ def run_told(run: Path) -> dict[str, object]:
 
 
 def predicted(run: Path) -> dict[str, object] | None:
-    """The forecast that was written before training, if there is one."""
-    for name in ("forecast.json", "quickstart.json"):
-        path = run / name
-        if path.exists():
-            try:
-                found = json.loads(path.read_text("utf-8"))
-            except ValueError:
-                continue
-            return found if isinstance(found, dict) else None
-    return None
+    """What the plan expects at the end, in bits per byte, if it says so."""
+    path = run / "plan.json"
+    if not path.is_file():
+        return None
+    try:
+        plan = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return None
+    return plan.get("prediction") if isinstance(plan, dict) else None

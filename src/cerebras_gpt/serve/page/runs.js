@@ -10,7 +10,10 @@ function shape(name, attributes, text) {
 }
 
 function draw(told) {
-  const points = [...told.train, ...told.held_out].filter((p) => p[1] !== null), band = told.predicted;
+  const measured = told.held_out.filter((p) => p[2] !== null), band = told.predicted;
+  const bits = measured.length ? measured.at(-1)[2] / measured.at(-1)[1] : 1; // bits per byte of a nat per token
+  const curves = [[told.train.filter((p) => p[1] !== null).map((p) => [p[0], p[1] * bits]), "loss"], [measured.map((p) => [p[0], p[2]]), "held"]];
+  const points = curves.flatMap((curve) => curve[0]);
   const svg = $("curve");
   svg.replaceChildren();
   if (!points.length) return;
@@ -25,8 +28,8 @@ function draw(told) {
     svg.append(shape("text", { x: x(most * i / 4) - 14, y: 350 }, `${(most * i / 4e6).toFixed(1)}M`));
   }
   if (band) svg.append(shape("rect", { class: "band", x: SPACE.left, width: SPACE.right - SPACE.left, y: y(band.high), height: Math.max(1, y(band.low) - y(band.high)) }));
-  for (const [rows, name] of [[told.train, "loss"], [told.held_out, "held"]]) {
-    const line = rows.filter((p) => p[1] !== null).map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" ");
+  for (const [rows, name] of curves) {
+    const line = rows.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" ");
     svg.append(shape("polyline", { class: name, points: line }));
   }
 }
