@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cerebras_gpt.generate.slots import PAGE, SlotCache, reach
-from cerebras_gpt.model.gpt import ACTIVATIONS, GPT, Linear
+from cerebras_gpt.model.gpt import ACTIVATIONS, GPT, Block, Linear
 
 ROWS = (4, 8, 16, 32, 64)
 """Numbers of rows of a pass that are tried, smallest first."""
@@ -72,6 +72,7 @@ class Network:
         x = (model.projection(x) * model.parametrization.embedding_scale).to(self.dtype)
         activation = ACTIVATIONS[self.architecture.activation]
         for index, block in enumerate(model.blocks):
+            assert isinstance(block, Block)
             N, H = len(x), self.architecture.n_heads
             qkv = self.product(block.norm_attention(x), block.attention.qkv).view(N, 3, H, -1)  # (N, 3, H, D)
             kv = cache.kv[index]  # (2, R, H, S, D)

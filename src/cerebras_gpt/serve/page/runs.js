@@ -25,7 +25,7 @@ function draw(told) {
     const loss = low + (high - low) * i / 4;
     svg.append(shape("line", { class: "axis", x1: SPACE.left, x2: SPACE.right, y1: y(loss), y2: y(loss) }));
     svg.append(shape("text", { x: 4, y: y(loss) + 4 }, loss.toFixed(2)));
-    svg.append(shape("text", { x: x(most * i / 4) - 14, y: 350 }, `${(most * i / 4e6).toFixed(1)}M`));
+    svg.append(shape("text", { x: x(most * i / 4) - (i === 4 ? 26 : 14), y: 350 }, `${(most * i / 4e6).toFixed(1)}M`));
   }
   if (band) svg.append(shape("rect", { class: "band", x: SPACE.left, width: SPACE.right - SPACE.left, y: y(band.high), height: Math.max(1, y(band.low) - y(band.high)) }));
   for (const [rows, name] of curves) {
