@@ -1,8 +1,12 @@
+import random
+
 import pytest
 import torch
 from torch import Tensor
 
-from cerebras_gpt.generate.engine import Generation, generate_ids
+from cerebras_gpt.generate.engine import Engine, Generation, generate_ids
+from cerebras_gpt.generate.network import Network
+from cerebras_gpt.generate.request import Continuation, Request
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
@@ -135,16 +139,101 @@ def test_no_prompts_give_no_steps():
     assert list(generate_ids(random_model(), [], GREEDY, 5)) == []
 
 
-def test_only_the_last_position_gets_logits():
-    model, shapes = random_model(), []
+def test_only_the_newest_ids_get_logits():
+    model, engine = random_model(), Engine(Network(random_model()))
+    shapes = []
 
     def spy(hidden: Tensor) -> Tensor:
         shapes.append(tuple(hidden.shape))
-        return GPT.logits(model, hidden)
+        return model.logits(hidden)
 
-    model.logits = spy
-    continue_ids(model, PROMPTS, GREEDY, 3)
-    assert shapes == [(4, 32)] * 3
+    engine.network.logits = spy
+    for prompt in PROMPTS:
+        engine.submit(Request(tuple(prompt), 3, GREEDY))
+    while not engine.is_idle:
+        engine.step()
+    assert shapes == [(engine.network.decode_rows[0], 32)] * 3
+
+
+def finished(engine: Engine, requests: list[Request], between: int = 0) -> list[Continuation]:
+    """All requests, `between` steps apart."""
+    made = []
+    for request in requests:
+        made.append(engine.submit(request))
+        for _ in range(between):
+            engine.step()
+    while not engine.is_idle:
+        engine.step()
+    return made
+
+
+def random_requests(n: int, seed: int = 3) -> list[Request]:
+    """Prompts of 1 to 200 ids, many of which begin alike, some sampled and some not."""
+    choose = random.Random(seed)
+    beginnings = [tuple(choose.choices(range(61), k=choose.choice([64, 70, 130]))) for _ in range(3)]
+    requests = []
+    for _ in range(n):
+        ids = choose.choice([(), *beginnings]) + tuple(choose.choices(range(61), k=choose.randint(1, 40)))
+        sampling = GREEDY if choose.random() < 0.5 else Sampling(0.9, 20, 0.9, seed=choose.randrange(99))
+        requests.append(Request(ids, choose.randint(1, 12), sampling, n_top=3))
+    return requests
+
+
+@pytest.mark.parametrize("between", [0, 1, 3])
+def test_a_request_among_others_gets_the_same_bits_as_alone(between):
+    network = Network(random_model())
+    requests = random_requests(120)
+    alone = [finished(Engine(network, 1), [request])[0] for request in requests]
+    engine = Engine(network, 16)
+    together = finished(engine, requests, between)
+    assert sum(c.n_reused for c in together) > 1000  # beginnings were shared, and that changed nothing either
+    assert [c.choices for c in together] == [c.choices for c in alone]
+
+
+def test_first_come_first_served_and_none_waits_for_a_long_prompt():
+    engine = Engine(Network(random_model()), 4)
+    quick = engine.submit(Request((1,), 30, GREEDY))
+    engine.step()
+    long = [engine.submit(Request(tuple([5] * 200), 5, GREEDY)) for _ in range(9)]
+    before, order = quick.n_new, []
+    for _ in range(5):
+        engine.step()
+    assert quick.n_new == before + 5
+    while not engine.is_idle:
+        order += [c for c in engine.step() if c.finish]
+    assert [long.index(c) for c in order if c in long] == list(range(9))
+
+
+def test_a_cancelled_request_leaves_its_slot_at_once_and_the_next_one_takes_it():
+    engine = Engine(Network(random_model()), 1)
+    first, second = engine.submit(Request((1, 2), 99, GREEDY)), engine.submit(Request((3,), 2, GREEDY))
+    engine.step()
+    engine.cancel(first)
+    engine.step()
+    assert (first.finish, first.n_new, second.n_new) == ("cancelled", 1, 1)
+
+
+def test_log_probabilities_of_prompt_and_answer_are_the_models():
+    model = random_model()
+    request = Request((4, 5, 6, *range(60), 7), 5, GREEDY, n_top=2, scores_prompt=True)
+    made = finished(Engine(Network(model)), [request])[0]
+    with torch.inference_mode():
+        expected = model(torch.tensor([made.ids]))[0].double().log_softmax(-1)
+    told = [*made.prompt_choices, *made.choices]
+    assert [t.id for t in told] == made.ids
+    assert told[0].log_probability is None
+    for n, token in enumerate(told[1:]):
+        assert token.log_probability == pytest.approx(float(expected[n, token.id]), abs=1e-4)
+        assert token.top[0][1] == pytest.approx(float(expected[n].max()), abs=1e-4)
+
+
+def test_bias_and_penalties_act_on_the_answer():
+    model = random_model()
+    banned = continue_ids(model, [[1, 2]], GREEDY, 1)[0][0]
+    assert continue_ids(model, [[1, 2]], Sampling(0, bias=((banned, -100.0),)), 1)[0][0] != banned
+    assert continue_ids(model, [[1, 2]], Sampling(0, bias=((17, 1000.0),)), 9)[0] == [17] * 9
+    once = continue_ids(model, [[1, 2]], Sampling(0, presence_penalty=1e6), 20)[0]
+    assert len(set(once)) == 20
 
 
 def test_a_model_in_double_precision_generates():

@@ -5,7 +5,9 @@ from importlib import import_module
 from cerebras_gpt.cli.app import main
 
 # Each verb registers itself, so this is the order of the help, and of docs/cli.md.
-for _room in ("make", "tune", "check", "scaling", "ladder", "adapting", "use", "importing", "exporting", "verify"):
+for _room in (
+    "make", "tune", "check", "scaling", "ladder", "adapting", "use", "serving", "importing", "exporting", "verify"
+):  # fmt: skip
     import_module(f"{__name__}.{_room}")
 
 __all__ = ["main"]

@@ -1,132 +1,158 @@
-"""Ids in, ids out: a batch of prompts is continued token by token with a cache."""
+"""Ids in, ids out: any number of sequences continued together, each as if it were alone."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from cerebras_gpt.config import unknown
-from cerebras_gpt.generate.cache import KVCache
-from cerebras_gpt.generate.sampling import Sampling, next_tokens
+from cerebras_gpt.generate.network import Network, fitting
+from cerebras_gpt.generate.request import Choice, Continuation, Finish, Overflow, Request
+from cerebras_gpt.generate.sampling import Sampling, next_token
+from cerebras_gpt.generate.slots import PAGE, SlotCache
 from cerebras_gpt.model.gpt import GPT
 
-Overflow = Literal["stop", "slide"]
-"""When the context is full: end the sequence, or go on from the last half of the context."""
-Finish = Literal["end", "length", "context", "cancelled"]
-"""A stop id came, max_tokens were made, the context is full, or the caller has enough."""
+MOST_SLOTS = 16
+"""Sequences that are continued together by default."""
+PREFILL_TOKENS = 128
+"""Tokens of prompts that one step reads at most, so that those who wait for their next token wait little."""
 
 
-@dataclass
-class Continuation:
-    """One prompt and what follows it so far."""
+class Engine:
+    """Continues sequences step by step: first come first served, prompts in pieces between the steps of the others.
 
-    ids: list[int]
-    """The prompt's ids, then the new ones."""
-    generator: torch.Generator
-    n_new: int = 0
-    start: int = 0
-    """First id the model still sees; grows when the context slides."""
-    finish: Finish | None = None
+    Each step reads at most PREFILL_TOKENS of prompts and gives every sequence that has been read its next token.
+    The tokens of a sequence, to the last bit of their log-probabilities, do not depend on what else is going on.
+    """
 
-    @property
-    def window(self) -> list[int]:
-        """The ids the model sees."""
-        return self.ids[self.start :]
+    def __init__(self, network: Network, n_slots: int = MOST_SLOTS, n_tokens: int | None = None) -> None:
+        self.network = network
+        self.seq_len = network.architecture.seq_len
+        self.cache: SlotCache = network.slots(n_slots, min(n_tokens or self.seq_len, self.seq_len))
+        self.waiting: deque[Continuation] = deque()
+        self.active: list[Continuation] = []
 
     @property
-    def n_window(self) -> int:
-        """How many ids the model sees."""
-        return len(self.ids) - self.start
+    def is_idle(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.waiting and not self.active
 
+    def submit(self, request: Request) -> Continuation:
+        """Takes a request; its first token comes once a slot is free and its prompt is read."""
+        check([request.ids], request.max_tokens or 1, request.overflow, self.seq_len)
+        made = Continuation(request, list(request.ids), request.sampling.generator(request.index))
+        self.waiting.append(made)
+        return made
 
-class Generation:
-    """A batch of prompts being continued; a sequence's ids do not depend on the others."""
-
-    def __init__(
-        self,
-        model: GPT,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        max_tokens: int,
-        stop_ids: Collection[int] = (),
-        overflow: Overflow = "stop",
-    ) -> None:
-        check(prompts, max_tokens, overflow, model.architecture.seq_len)
-        self.model, self.sampling, self.max_tokens = model, sampling, max_tokens
-        self.stop_ids, self.overflow = frozenset(stop_ids), overflow
-        self.continuations = [Continuation(list(ids), sampling.generator(i)) for i, ids in enumerate(prompts)]
-        self._rows = list(range(len(prompts)))  # which continuation each row of the cache belongs to
-        self._cache: KVCache | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether no sequence goes on."""
-        return all(continuation.finish for continuation in self.continuations)
-
-    def cancel(self, index: int) -> None:
-        """Ends one sequence before the next step, if it has not ended by itself."""
-        continuation = self.continuations[index]
-        continuation.finish = continuation.finish or "cancelled"
+    def cancel(self, continuation: Continuation) -> None:
+        """Ends a sequence at once, if it has not ended by itself; its slot is free."""
+        if continuation.finish is None:
+            self._end(continuation, "cancelled")
 
     @torch.inference_mode()
-    def step(self) -> list[int | None]:
-        """The next token of each sequence, a stop id included; None for those that had finished before."""
-        assert not self.is_finished
-        self._drop_finished()
-        rows = [self.continuations[index] for index in self._rows]
-        logits = self.model.logits(self._last_hidden(rows))  # (B, V)
-        new = next_tokens(logits, [row.ids for row in rows], self.sampling, [row.generator for row in rows])
-        tokens: list[int | None] = [None] * len(self.continuations)
-        for index, row, token in zip(self._rows, rows, new, strict=True):
-            tokens[index] = token
-            row.ids.append(token)
-            row.n_new += 1
-            row.finish = self._finish(row)
-        return tokens
+    def step(self) -> list[Continuation]:
+        """Makes the next token of every sequence that is ready; those that got one or ended."""
+        self._read_prompts()
+        scoring = [c for c in self.active if c.is_read and c.n_new == c.request.max_tokens]
+        for continuation in scoring:  # asked for the prompt's scores alone
+            self._end(continuation, "length")
+        ready = sorted((c for c in self.active if c.is_read), key=lambda c: c.slot or 0)
+        largest = self.network.decode_rows[-1]
+        for first in range(0, len(ready), largest):
+            self._decode(ready[first : first + largest])
+        return scoring + ready
 
-    def _finish(self, row: Continuation) -> Finish | None:
-        if row.ids[-1] in self.stop_ids:
-            return "end"
-        if row.n_new == self.max_tokens:
-            return "length"
-        if self.overflow == "stop" and row.n_window > self.model.architecture.seq_len:
-            return "context"
-        return None
+    def _decode(self, ready: list[Continuation]) -> None:
+        ids, slots = [c.ids[-1] for c in ready], [c.slot or 0 for c in ready]
+        rows = self.network.decode(ids, slots, [c.n_cached for c in ready])
+        logits = self.network.logits(self.network.hidden(rows, self.cache))  # (N, V)
+        for continuation, row in zip(ready, logits, strict=False):
+            self._choose(continuation, row)
 
-    def _drop_finished(self) -> None:
-        going = [row for row, index in enumerate(self._rows) if self.continuations[index].finish is None]
-        if len(going) == len(self._rows):
-            return
-        self._rows = [self._rows[row] for row in going]
-        if self._cache is not None:
-            self._cache.keep(going)
+    def _choose(self, continuation: Continuation, logits: Tensor) -> None:
+        """Takes the next token from its scores: (V,)."""
+        request, n_prompt = continuation.request, len(continuation.request.ids)
+        prompt, answer = continuation.ids[:n_prompt], continuation.ids[n_prompt:]
+        try:
+            token = next_token(logits, prompt, answer, request.sampling, continuation.generator)
+        except ValueError as error:
+            continuation.problem = str(error)
+            self.cache.wipe(continuation.slot or 0)
+            return self._end(continuation, "failed")
+        wanted = request.n_top is not None
+        continuation.choices.append(choice(logits, token, request.n_top or 0) if wanted else Choice(token))
+        continuation.ids.append(token)
+        continuation.n_cached += 1
+        self._look_for_end(continuation)
 
-    def _last_hidden(self, rows: list[Continuation]) -> Tensor:
-        """Hidden state of each row's newest id, which is the only one whose logits are needed: (B, C)."""
-        if self._cache is None or max(row.n_window for row in rows) > self._cache.capacity:
-            return self._prefill(rows)
-        ids = torch.tensor([row.ids[-1:] for row in rows], device=self._cache.kv.device)  # (B, 1)
-        hidden = self.model.hidden(ids, self._cache, self._cache.kv.dtype)[:, 0]  # (B, C)
-        self._cache.advance([1] * len(rows))
-        return hidden
+    def _look_for_end(self, continuation: Continuation) -> None:
+        request = continuation.request
+        if continuation.ids[-1] in request.stop_ids:
+            self._end(continuation, "end")
+        elif continuation.n_new == request.max_tokens:
+            self._end(continuation, "length")
+        elif continuation.n_window > self.seq_len and request.overflow == "stop":
+            self._end(continuation, "context")
+        elif continuation.n_window > self.seq_len:
+            continuation.start = len(continuation.ids) - max(1, self.seq_len // 2)
+            continuation.n_cached = 0
 
-    def _prefill(self, rows: list[Continuation]) -> Tensor:
-        """Runs all that each row sees in one pass, full windows first cut to their last half: (B, C)."""
-        seq_len, weight = self.model.architecture.seq_len, self.model.head_table
-        for row in rows:
-            if row.n_window > seq_len:
-                row.start = len(row.ids) - max(1, seq_len // 2)
-        lengths = [row.n_window for row in rows]
-        longest, left = max(lengths), self.max_tokens - min(row.n_new for row in rows)
-        self._cache = KVCache(
-            self.model.architecture, len(rows), min(seq_len, longest + left), weight.dtype, weight.device
-        )
-        ids = torch.tensor([row.window + [0] * (longest - row.n_window) for row in rows])  # (B, T)
-        hidden = self.model.hidden(ids.to(weight.device), self._cache, weight.dtype)  # (B, T, C)
-        self._cache.advance(lengths)
-        return hidden[range(len(rows)), [length - 1 for length in lengths]]  # (B, C)
+    def _end(self, continuation: Continuation, finish: Finish) -> None:
+        continuation.finish = finish
+        if continuation.slot is None:
+            self.waiting.remove(continuation)
+        else:
+            self.active.remove(continuation)
+            continuation.slot = None
+
+    def _read_prompts(self) -> None:
+        left = PREFILL_TOKENS
+        while left > 0:
+            continuation = next((c for c in self.active if not c.is_read), None)
+            if continuation is None and not self._admit():
+                return
+            if continuation is not None:
+                left -= self._read_piece(continuation)
+
+    def _admit(self) -> bool:
+        """Gives the first in the queue a slot, best one that holds the beginning of its prompt; whether it could."""
+        free = sorted(set(range(self.cache.n_slots)) - {c.slot for c in self.active})
+        if not self.waiting or not free:
+            return False
+        continuation = self.waiting.popleft()
+        prompt = tuple(continuation.ids[:-1])
+        continuation.slot = max(free, key=lambda slot: (self.cache.common(slot, prompt), -self.cache.used[slot], -slot))
+        known = () if continuation.request.scores_prompt else prompt
+        continuation.n_cached = continuation.n_reused = self.cache.take(continuation.slot, known)
+        if continuation.request.scores_prompt:
+            continuation.prompt_choices.append(Choice(continuation.ids[0]))
+        self.active.append(continuation)
+        return True
+
+    def _read_piece(self, continuation: Continuation) -> int:
+        """Runs the next piece of what the model is to see before the newest id; how many rows that took."""
+        slot, done = continuation.slot or 0, continuation.n_cached
+        window = continuation.ids[continuation.start : -1]
+        piece = window[done : done + PAGE]
+        rows = self.network.prefill(piece, slot, done)
+        hidden = self.network.hidden(rows, self.cache)  # (N, C)
+        continuation.n_cached += len(piece)
+        self.cache.learn(slot, tuple(window[: continuation.n_cached]))
+        if continuation.request.scores_prompt and continuation.start == 0:
+            following, n_top = continuation.ids[done + 1 :], continuation.request.n_top or 0
+            scores = zip(self.network.logits(hidden), piece, following, strict=False)
+            continuation.prompt_choices += [choice(row, token, n_top) for row, _, token in scores]
+        return len(rows.ids)
+
+
+def choice(logits: Tensor, token: int, n_top: int) -> Choice:
+    """A token with its log-probability, and those of the likeliest: (V,)."""
+    log_probabilities = logits.double().log_softmax(-1)  # (V,)
+    best = log_probabilities.topk(min(n_top, len(logits)))
+    top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return Choice(token, float(log_probabilities[token]), top)
 
 
 def check(prompts: Sequence[Sequence[int]], max_tokens: int, overflow: str, seq_len: int) -> None:
@@ -142,15 +168,72 @@ def check(prompts: Sequence[Sequence[int]], max_tokens: int, overflow: str, seq_
         raise ValueError("a prompt has no tokens; start it with the end-of-text token")
 
 
+class Generation:
+    """A batch of prompts being continued in step; more than fit together wait for their turn."""
+
+    def __init__(
+        self,
+        model: GPT | Network,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        max_tokens: int,
+        stop_ids: Collection[int] = (),
+        overflow: Overflow = "stop",
+    ) -> None:
+        network = model if isinstance(model, Network) else Network(model)
+        check(prompts, max_tokens, overflow, network.architecture.seq_len)
+        most = max(map(len, prompts), default=1) + max_tokens
+        self.engine = Engine(network, fitting(max(1, len(prompts)), (*range(1, MOST_SLOTS + 1),)), most)
+        self.continuations = [
+            self.engine.submit(Request(tuple(ids), max_tokens, sampling, i, frozenset(stop_ids), overflow))
+            for i, ids in enumerate(prompts)
+        ]
+        self._given: Mapping[int, int] = dict.fromkeys(range(len(prompts)), 0)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no sequence goes on."""
+        return self.engine.is_idle and all(self._is_told(index) for index in range(len(self.continuations)))
+
+    def cancel(self, index: int) -> None:
+        """Ends one sequence before the next step, if it has not ended by itself."""
+        self.engine.cancel(self.continuations[index])
+
+    def step(self) -> list[int | None]:
+        """The next token of each sequence, a stop id included; None for those that have none left."""
+        assert not self.is_finished
+        while any(c.n_new == self._given[i] for i, c in enumerate(self.continuations) if c.slot is not None) or (
+            self.engine.waiting and len(self.engine.active) < self.engine.cache.n_slots
+        ):
+            self._advance()
+        tokens: list[int | None] = [None] * len(self.continuations)
+        given = dict(self._given)
+        for index, continuation in enumerate(self.continuations):
+            if continuation.finish != "cancelled" and continuation.n_new > given[index]:
+                tokens[index] = continuation.choices[given[index]].id
+                given[index] += 1
+        self._given = given
+        return tokens
+
+    def _advance(self) -> None:
+        for continuation in self.engine.step():
+            if continuation.finish == "failed":
+                raise ValueError(continuation.problem)
+
+    def _is_told(self, index: int) -> bool:
+        continuation = self.continuations[index]
+        return continuation.finish == "cancelled" or self._given[index] == continuation.n_new
+
+
 def generate_ids(
-    model: GPT,
+    model: GPT | Network,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     max_tokens: int,
     stop_ids: Collection[int] = (),
     overflow: Overflow = "stop",
 ) -> Iterator[list[int | None]]:
-    """Steps of a batch, each with the new token of every sequence, or None once it has finished."""
+    """Steps of a batch, each with the new token of every sequence, or None for those that have none left."""
     generation = Generation(model, prompts, sampling, max_tokens, stop_ids, overflow)
     return _steps(generation)
 

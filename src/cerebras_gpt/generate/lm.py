@@ -1,12 +1,17 @@
 """The waist of the system: above it everybody speaks text, below it everybody speaks tensors."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import torch
+
 from cerebras_gpt import checkpoint
-from cerebras_gpt.generate.engine import Generation, Overflow
+from cerebras_gpt.generate.engine import Generation
 from cerebras_gpt.generate.likelihood import token_nats
+from cerebras_gpt.generate.network import Network
+from cerebras_gpt.generate.request import Overflow
 from cerebras_gpt.generate.sampling import PLAIN, Sampling
 from cerebras_gpt.generate.text_stream import TextStream
 from cerebras_gpt.model.gpt import GPT
@@ -43,6 +48,11 @@ class LM:
                 f"{folder} has a model but no tokenizer; import the model again with --tokenizer FILE or gpt2"
             )
         return cls(checkpoint.load_model(folder), Tokenizer.load(folder / "tokenizer.json"))
+
+    @cached_property
+    def network(self) -> Network:
+        """The model as the engine runs it."""
+        return Network(self.model)
 
     def generate(
         self,
@@ -84,6 +94,13 @@ class LM:
         generation = self._generation([prompt], max_tokens, sampling, overflow)
         return (pieces[0] for pieces in self._pieces(generation, streams) if pieces[0])
 
+    @torch.inference_mode()
+    def embed(self, ids: Sequence[int]) -> list[float]:
+        """The mean of the final states over these ids, of length 1: d_model numbers."""
+        tokens = torch.tensor([list(ids)], device=self.network.device)  # (1, T)
+        mean = self.model.hidden(tokens, dtype=self.network.dtype)[0].mean(0)  # (C,)
+        return torch.nn.functional.normalize(mean.float(), dim=0).tolist()
+
     def score(self, text: str) -> Score:
         """The whole text at any length, as it would follow end-of-text."""
         return self.score_continuation("", text)
@@ -106,7 +123,7 @@ class LM:
         self, prompts: Sequence[str], max_tokens: int, sampling: Sampling, overflow: Overflow
     ) -> Generation:
         ids = [self._start(prompt) for prompt in prompts]
-        return Generation(self.model, ids, sampling, max_tokens, [self.tokenizer.end_of_text], overflow)
+        return Generation(self.network, ids, sampling, max_tokens, [self.tokenizer.end_of_text], overflow)
 
     def _pieces(self, generation: Generation, streams: list[TextStream]) -> Iterator[list[str]]:
         """The new text of every sequence, step by step."""

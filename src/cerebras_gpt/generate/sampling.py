@@ -22,6 +22,12 @@ class Sampling:
     """Tokens seen before get logits divided (if positive) or multiplied by it (Keskar et al. 2019, section 4.1)."""
     seed: int = 0
     """Sequence i of a batch draws with seed + i, so it can be made again alone."""
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens that the answer already holds."""
+    frequency_penalty: float = 0.0
+    """The same, once for each time."""
+    bias: tuple[tuple[int, float], ...] = ()
+    """Added to the logits of these ids; -100 bans one in practice."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -30,6 +36,8 @@ class Sampling:
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a positive number; 1 is off"),
             "seed": (0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
+            "presence_penalty": (abs(self.presence_penalty) < math.inf, "a finite number; 0 is off"),
+            "frequency_penalty": (abs(self.frequency_penalty) < math.inf, "a finite number; 0 is off"),
         }
         for name, (is_allowed, allowed) in rules.items():
             if not is_allowed:
@@ -100,6 +108,32 @@ def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor
     return torch.searchsorted(cumulative, targets, right=True)[:, 0]  # (B,)
 
 
+def adjust(logits: Tensor, answer: Sequence[int], sampling: Sampling) -> Tensor:
+    """Adds the bias and takes off the penalties for what the answer holds: (V,) -> (V,)."""
+    if sampling.bias:
+        ids, values = zip(*sampling.bias, strict=True)
+        logits = logits.index_add(0, torch.tensor(ids, device=logits.device), logits.new_tensor(values))
+    if answer and (sampling.presence_penalty or sampling.frequency_penalty):
+        counts = torch.bincount(torch.tensor(answer), minlength=len(logits)).to(logits)  # (V,)
+        logits = logits - sampling.presence_penalty * (counts > 0) - sampling.frequency_penalty * counts
+    return logits
+
+
+def next_token(
+    logits: Tensor, prompt: Sequence[int], answer: Sequence[int], sampling: Sampling, generator: torch.Generator
+) -> int:
+    """The chosen token of one sequence, given all its earlier ids: (V,) -> an id."""
+    if not logits.amax().isfinite():
+        raise ValueError("the model's scores are not finite; its training diverged: use an earlier checkpoint")
+    row = adjust(logits, answer, sampling)[None]  # (1, V)
+    row = penalize_repetition(row, [[*prompt, *answer]], sampling.repetition_penalty)
+    if sampling.is_greedy:
+        return int(row.argmax())
+    row = temper(row.cpu().double(), sampling.temperature)
+    row = keep_top_p(keep_top_k(row, sampling.top_k), sampling.top_p)
+    return int(draw(row.softmax(-1), [generator]))
+
+
 def next_tokens(
     logits: Tensor,
     history: Sequence[Sequence[int]],
@@ -107,11 +141,5 @@ def next_tokens(
     generators: Sequence[torch.Generator],
 ) -> list[int]:
     """The chosen token of each row, given all its earlier ids: (B, V) -> B ids."""
-    if not logits.amax(-1).isfinite().all():
-        raise ValueError("the model's scores are not finite; its training diverged: use an earlier checkpoint")
-    logits = penalize_repetition(logits, history, sampling.repetition_penalty)
-    if sampling.is_greedy:
-        return logits.argmax(-1).tolist()
-    logits = temper(logits.cpu().double(), sampling.temperature)
-    logits = keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p)
-    return draw(logits.softmax(-1), generators).tolist()
+    rows = zip(logits, history, generators, strict=True)
+    return [next_token(row, ids, (), sampling, generator) for row, ids, generator in rows]

@@ -1,0 +1,73 @@
+"""Keys and values of many sequences, each in a slot of its own, in memory that is allocated once."""
+
+import torch
+
+from cerebras_gpt.model.architecture import Architecture
+
+PAGE = 64
+"""Prompts are read in pieces of this many tokens that start at its multiples, and kept for others in such pieces."""
+
+
+def reach(n_tokens: int, seq_len: int) -> int:
+    """How many cached positions a token sees, masked ones included: PAGE times a power of two, or the whole context.
+
+    A function of the token's own position, so that sums over the past never depend on who else is there.
+
+    >>> [reach(n, seq_len=600) for n in (1, 64, 65, 200, 513, 600)]
+    [64, 64, 128, 256, 640, 640]
+    """
+    end = PAGE
+    while end < n_tokens:
+        end *= 2
+    return min(end, -(-seq_len // PAGE) * PAGE)
+
+
+def slot_bytes(architecture: Architecture, n_tokens: int, bytes_per_number: int = 4) -> int:
+    """Memory of one slot for sequences of up to n_tokens."""
+    per_token = 2 * architecture.n_layers * architecture.n_heads * architecture.d_head * bytes_per_number
+    return per_token * reach(n_tokens, architecture.seq_len)
+
+
+class SlotCache:
+    """One (L, 2, R, H, S, D) tensor of R slots; a slot also remembers which ids its first pages were made from."""
+
+    def __init__(
+        self, architecture: Architecture, n_slots: int, n_tokens: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        S = reach(n_tokens, architecture.seq_len)
+        shape = (architecture.n_layers, 2, n_slots, architecture.n_heads, S, architecture.d_head)
+        # Zeros, not empty: a masked position has weight 0, and 0 times a stray NaN would still be NaN.
+        self.kv = torch.zeros(shape, dtype=dtype, device=device)  # (L, 2, R, H, S, D)
+        self.pages: list[tuple[int, ...]] = [()] * n_slots
+        self.used = [0] * n_slots
+        """When each slot was last taken, in takes."""
+
+    @property
+    def n_slots(self) -> int:
+        """How many sequences fit."""
+        return self.kv.shape[2]
+
+    def common(self, slot: int, ids: tuple[int, ...]) -> int:
+        """How many of these ids a slot already holds the keys and values of, in whole pages."""
+        pages, n = self.pages[slot], 0
+        while n + PAGE <= min(len(ids), len(pages)) and pages[n : n + PAGE] == ids[n : n + PAGE]:
+            n += PAGE
+        return n
+
+    def take(self, slot: int, ids: tuple[int, ...]) -> int:
+        """Gives a slot the longest known beginning of these ids, its own or copied; how many they are."""
+        source = max(range(self.n_slots), key=lambda other: (self.common(other, ids), other == slot))
+        n = self.common(source, ids)
+        if source != slot:
+            self.kv[:, :, slot, :, :n] = self.kv[:, :, source, :, :n]
+        self.pages[slot], self.used[slot] = ids[:n], max(self.used) + 1
+        return n
+
+    def learn(self, slot: int, ids: tuple[int, ...]) -> None:
+        """Remembers that a slot's first positions were read from these ids; only whole pages count."""
+        self.pages[slot] = ids[: len(ids) // PAGE * PAGE]
+
+    def wipe(self, slot: int) -> None:
+        """Forgets everything of a slot, numbers that are not finite included."""
+        self.kv[:, :, slot] = 0
+        self.pages[slot] = ()
