@@ -5,7 +5,7 @@ from importlib import import_module
 from cerebras_gpt.cli.app import main
 
 # Each verb registers itself, so this is the order of the help, and of docs/cli.md.
-for _room in ("make", "tune", "check", "scaling", "ladder", "use", "importing", "exporting", "verify"):
+for _room in ("make", "tune", "check", "scaling", "ladder", "use", "importing", "exporting", "verify", "bench"):
     import_module(f"{__name__}.{_room}")
 
 __all__ = ["main"]

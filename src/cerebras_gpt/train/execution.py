@@ -22,6 +22,9 @@ class Execution:
     micro_batch_size: int = 8
     """Sequences computed at a time; the gradient is that of the whole batch."""
     device: str = "cpu"
+    recompute: bool = False
+    """Whether the backward pass computes each block again instead of keeping what it needs: less memory, a third more
+    work, the same bits."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -39,7 +42,7 @@ def gradients(model: GPT, batch: Batch, execution: Execution, world: World) -> T
     total = torch.zeros((), dtype=torch.float32, device=batch.ids.device)
     for i in range(0, len(batch.ids), execution.micro_batch_size):
         rows = slice(i, i + execution.micro_batch_size)
-        hidden = model.hidden(batch.ids[rows], dtype=execution.torch_dtype)  # (b, T, C)
+        hidden = model.hidden(batch.ids[rows], dtype=execution.torch_dtype, recompute=execution.recompute)  # (b, T, C)
         loss = summed_loss(hidden, model.head_table, batch.targets[rows]) / targets
         loss.backward()
         total += loss.detach()
