@@ -10,12 +10,15 @@ from cerebras_gpt.train.calibrate import (
     Calibration,
     Speed,
     Stopwatch,
+    TrainingStep,
     calibrated,
     candidates,
+    choice_key,
     fastest,
     keep,
     measure_peak,
     measure_speed,
+    remembered,
 )
 from cerebras_gpt.train.execution import Execution
 
@@ -42,7 +45,10 @@ def test_fewer_sequences_at_a_time_where_memory_ends(tiny, monkeypatch):
     one = peak_bytes(tiny.architecture, 1, n_micro_batches=4)
     monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
     assert {execution.micro_batch_size for execution in candidates(tiny)} == {1}
+    assert not any(execution.recompute for execution in candidates(tiny))
     monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one - 1)
+    assert candidates(tiny) == [Execution("bfloat16", 1, recompute=True)]
+    monkeypatch.setattr(calibrate, "memory_at_hand", lambda: peak_bytes(tiny.architecture, 1, recompute=True) - 1)
     with pytest.raises(ValueError, match="too little memory: tiny needs"):
         candidates(tiny)
 
@@ -67,6 +73,7 @@ def test_the_fastest_candidate_wins_and_tells_the_time_of_the_plan(tiny, monkeyp
 
 def test_a_run_keeps_its_first_calibration(tiny, tmp_path, monkeypatch):
     first = Calibration(Execution("bfloat16", 2), 123.4, 5e9, 6.7)
+    monkeypatch.setattr(calibrate, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(calibrate, "fastest", lambda plan, stopwatch: first)
     assert calibrated(tiny, tmp_path / "run", QUICK) == first
     monkeypatch.setattr(calibrate, "fastest", lambda plan, stopwatch: pytest.fail("measured again"))
@@ -77,3 +84,50 @@ def test_what_is_kept_comes_back(tmp_path):
     calibration = Calibration(Execution("float32", 3, "cpu"), 0.1 + 0.2, 1e12, 3.0)
     keep(calibration, tmp_path)
     assert calibrated(None, tmp_path, QUICK) == calibration
+
+
+def quick_speed(monkeypatch, tokens_per_second):
+    """Real choices, without the waiting."""
+    measured = []
+
+    def speed(plan, execution, _):
+        measured.append(execution)
+        return Speed(tokens_per_second[execution.dtype], 0.0)
+
+    monkeypatch.setattr(calibrate, "measure_peak", lambda execution: 1e9)
+    monkeypatch.setattr(calibrate, "measure_speed", speed)
+    return measured
+
+
+def test_a_machine_remembers_its_choice_and_measures_only_that(tiny, tmp_path, monkeypatch):
+    measured = quick_speed(monkeypatch, {"float32": 200.0, "bfloat16": 100.0})
+    first = remembered(tiny, QUICK, tmp_path / "cache")
+    assert first.execution.dtype == "float32" and set(measured) == set(candidates(tiny))
+    measured.clear()
+    assert remembered(tiny, QUICK, tmp_path / "cache") == first
+    assert measured == [first.execution]
+
+
+def test_another_shape_or_damage_or_less_memory_is_a_new_choice(tiny, tmp_path, monkeypatch):
+    measured = quick_speed(monkeypatch, {"float32": 100.0, "bfloat16": 200.0})
+    chosen = remembered(tiny, QUICK, tmp_path).execution
+    remembered(dataclasses.replace(tiny, batch_size=2 * tiny.batch_size), QUICK, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / f"{choice_key(tiny)}.json").write_text("not a choice")
+    measured.clear()
+    assert remembered(tiny, QUICK, tmp_path).execution == chosen and len(measured) > 1
+    one = peak_bytes(tiny.architecture, 1)
+    monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
+    assert chosen.micro_batch_size > 1 and remembered(tiny, QUICK, tmp_path).execution.micro_batch_size == 1
+
+
+def test_a_place_that_cannot_be_written_to_costs_only_time(tiny, tmp_path, monkeypatch):
+    quick_speed(monkeypatch, {"float32": 100.0, "bfloat16": 200.0})
+    (tmp_path / "file").write_text("in the way")
+    assert remembered(tiny, QUICK, tmp_path / "file" / "cache").execution.dtype == "bfloat16"
+
+
+def test_a_large_batch_is_timed_by_its_parts(tiny):
+    large = dataclasses.replace(tiny, batch_size=1000)
+    step = TrainingStep(large, Execution("float32", 4))
+    assert step.n_micro_batches == 250 and len(step.batch.ids) == 4

@@ -13,7 +13,7 @@ FLOORS = [
     {"train", "generate"},
     {"tasks", "serve"},
     {"evaluate", "report"},
-    {"quickstart", "doctor", "tune", "check", "ladder", "importing", "exporting"},
+    {"quickstart", "doctor", "tune", "check", "ladder", "importing", "exporting", "bench"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -6,13 +6,13 @@ from functools import partial
 
 import safetensors.torch
 import torch
-from cerebras_gpt.plan.guard import Guard
 
 from benchmarks.faults.job import EVERY, Job, beside, figures, reference_job, saved_step, state
 from benchmarks.faults.plant import on_batches, on_rows
 from cerebras_gpt import checkpoint
 from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.errors import DIVERGED
+from cerebras_gpt.plan.guard import Guard
 from cerebras_gpt.train.trainer import Hook
 
 STEPS, AT = 60, 37

@@ -5,6 +5,7 @@ Neither changes any result. Both are asked for by whoever starts the work, never
 
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +72,21 @@ def _set_environment(values: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def processor() -> str:
+    """What the system calls the processor."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what they can make again."""
+    places = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("XDG_CACHE_HOME", "Library/Caches")}
+    variable, usual = places.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    return Path(os.environ.get(variable) or Path.home() / usual) / "cerebras-gpt"
 
 
 UNKNOWN = sys.maxsize

@@ -4,8 +4,8 @@ import sys
 
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.sampling import Sampling
-from cerebras_gpt.generate.transcript import Message, PlainTranscript
 from cerebras_gpt.record import console
+from cerebras_gpt.text.chat import Message
 
 HELP = "/reset forgets, /system TEXT sets the scene, Ctrl-C stops an answer, Ctrl-D ends"
 
@@ -36,11 +36,9 @@ def opening(system: str) -> list[Message]:
 
 def fitting_prompt(lm: LM, history: list[Message]) -> str:
     """The conversation as a prompt; the oldest turns go once it fills over three quarters of the context."""
-    transcript, kept = PlainTranscript(), list(history)
     most = lm.model.architecture.seq_len * 3 // 4
-    while len(kept) > 1 and len(lm.tokenizer.encode(transcript.prompt(kept))) > most:
-        del kept[1 if kept[0].role == "system" and len(kept) > 2 else 0]
-    return transcript.prompt(kept)
+    kept = lm.chat_template.window(history, lambda prompt: len(lm.tokenizer.encode(prompt)) <= most)
+    return lm.chat_template.prompt(kept)
 
 
 def _line() -> str | None:
@@ -55,7 +53,7 @@ def _answer(lm: LM, history: list[Message], max_tokens: int, sampling: Sampling)
     """Prints an answer as it comes and gives it; Ctrl-C ends it early."""
     pieces: list[str] = []
     try:
-        for piece in lm.stream(fitting_prompt(lm, history), max_tokens, sampling, PlainTranscript.stop):
+        for piece in lm.stream(fitting_prompt(lm, history), max_tokens, sampling, lm.chat_template.stop):
             text = piece if pieces else piece.lstrip()
             pieces += [text] if text else []
             print(text, end="", flush=True)

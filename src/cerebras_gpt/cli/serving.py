@@ -24,7 +24,8 @@ def serve(
     """Serve models over HTTP: a page, and the OpenAI protocol."""
     prepare_process()
     try:
-        from cerebras_gpt.serve.server import Address, Limits
+        from cerebras_gpt.serve.limits import Limits
+        from cerebras_gpt.serve.server import Address
         from cerebras_gpt.serve.server import serve as run_server
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is missing; install it with: pip install 'cerebras-gpt[serve]'") from None

@@ -56,7 +56,8 @@ class CerebrasGPT(TemplateLM):
         found: dict[int, tuple[float, bool]] = {}
         with Steps("likelihoods", len(asked), shown=not disable_tqdm) as steps:
             for places in batches([min(self.max_length, len(one.ids)) for one in asked], BATCH_TOKENS):
-                found |= zip(places, map(tuple, likelihoods(self.lm.model, [asked[i] for i in places])), strict=True)
+                scores = likelihoods(self.lm.model, [asked[i] for i in places])
+                found |= {i: (score[0], score[1]) for i, score in zip(places, scores, strict=True)}
                 steps.show(len(found), "")
         return [found[i] for i in range(len(asked))]
 

@@ -15,6 +15,7 @@ from cerebras_gpt.generate.request import Overflow
 from cerebras_gpt.generate.sampling import PLAIN, Sampling
 from cerebras_gpt.generate.text_stream import TextStream
 from cerebras_gpt.model.gpt import GPT
+from cerebras_gpt.text.chat import ChatTemplate, chat_template
 from cerebras_gpt.text.tokenizer import Tokenizer
 
 
@@ -31,13 +32,13 @@ class Score(NamedTuple):
 class LM:
     """A model with its tokenizer: generates text and scores it."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: GPT, tokenizer: Tokenizer, chat_template: ChatTemplate = ChatTemplate()) -> None:  # noqa: B008  (it is frozen)
         n_rows = model.architecture.vocab_size
         if tokenizer.vocab_size != n_rows:
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens, the model {n_rows}; use the tokenizer of its own run"
             )
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.chat_template = model, tokenizer, chat_template
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -47,7 +48,8 @@ class LM:
             raise FileNotFoundError(
                 f"{folder} has a model but no tokenizer; import the model again with --tokenizer FILE or gpt2"
             )
-        return cls(checkpoint.load_model(folder), Tokenizer.load(folder / "tokenizer.json"))
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        return cls(checkpoint.load_model(folder), tokenizer, chat_template(folder))
 
     @cached_property
     def network(self) -> Network:

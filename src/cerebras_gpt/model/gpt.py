@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.attention import causal_attention
@@ -139,6 +140,12 @@ class Block(nn.Module):
         return torch.add(x, self.feed_forward(self.norm_feed_forward(x)), alpha=self.residual_scale)
 
 
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """A block that keeps only its input for the backward pass, and computes itself again there: (B, T, C) -> same."""
+    y: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+    return y
+
+
 class GPT(nn.Module):
     """The Cerebras-GPT decoder (Dey et al. 2023, section 2; Radford et al. 2019)."""
 
@@ -158,18 +165,22 @@ class GPT(nn.Module):
         """One row for each token, whose products with the final states are the logits: (V, C)."""
         return self.token_embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, ids: Tensor, cache: Cache | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    def hidden(
+        self, ids: Tensor, cache: Cache | None = None, dtype: torch.dtype | None = None, recompute: bool = False
+    ) -> Tensor:
         """Final hidden states, already multiplied by the logit scale: (B, T) -> (B, T, C).
 
         Their product with the head table is the logits, so a loss can form them in chunks. dtype is that of the
-        residual stream, and so of every product, by default the weights'; the weights stay as they are.
+        residual stream, and so of every product, by default the weights'; the weights stay as they are. With recompute
+        the backward pass computes every block again from its input, and only that input is kept (Chen et al. 2016).
         """
         T = ids.shape[1]
         positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
         x = (self.projection(x) * self.parametrization.embedding_scale).to(dtype or x.dtype)
         for index, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache.layer(index))
+            past = None if cache is None else cache.layer(index)
+            x = recomputed(block, x) if recompute else block(x, past)
         return self.norm(x) * self.parametrization.logit_scale
 
     def logits(self, hidden: Tensor) -> Tensor:

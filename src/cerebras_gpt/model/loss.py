@@ -9,8 +9,11 @@ from cerebras_gpt.model.architecture import VOCAB_MULTIPLE
 IGNORED = -100
 """A target that counts for nothing: padding, prompts, already scored tokens."""
 
-CHUNK_ELEMENTS = 2**22
-"""Logits held at a time: small enough to stay in cache, large enough for the product."""
+CHUNK_ELEMENTS = 2**26
+"""Logits that exist at a time: rows enough that the three products run at full speed, and one buffer for all."""
+
+CACHED_ELEMENTS = 2**22
+"""Logits that a pass over them takes at a time: they stay in cache from one pass to the next."""
 
 
 def exact_dtype(tensor: Tensor) -> torch.dtype:
@@ -32,7 +35,7 @@ def token_losses(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     with torch.no_grad():
         x, t = hidden.flatten(0, -2), targets.flatten()
         head = table.to(x.dtype)
-        rows = max(1, CHUNK_ELEMENTS // table.shape[0])
+        rows = max(1, CACHED_ELEMENTS // table.shape[0])
         pieces = [
             F.cross_entropy(F.linear(x[i : i + rows], head).to(exact_dtype(x)), t[i : i + rows], reduction="none")
             for i in range(0, len(t), rows)
@@ -51,17 +54,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         head = F.pad(table.to(hidden.dtype), (0, 0, 0, -V % VOCAB_MULTIPLE))  # (padded V, C)
         exact = exact_dtype(hidden)
         total = torch.zeros((), dtype=exact, device=hidden.device)
-        d_hidden, d_head = torch.empty_like(hidden), torch.zeros(head.shape, dtype=exact, device=head.device)
-        rows = max(1, CHUNK_ELEMENTS // head.shape[0])
+        d_hidden, d_head = torch.empty_like(hidden), torch.zeros(table.shape, dtype=exact, device=head.device)
+        n_chunks = -(-targets.numel() * head.shape[0] // CHUNK_ELEMENTS)
+        rows = -(-len(targets) // max(1, n_chunks))
+        buffer = hidden.new_empty(rows, head.shape[0])
         for i in range(0, len(targets), rows):
             x, t = hidden[i : i + rows], targets[i : i + rows]
-            logits = x @ head.mT  # (rows, padded V)
-            nats, gradient = _loss_and_gradient(logits, t, V)
-            total += nats
+            logits = torch.mm(x, head.mT, out=buffer[: len(t)])  # (rows, padded V)
+            total += _to_gradient_(logits, t, V)
             if ctx.needs_input_grad[0]:
-                torch.mm(gradient, head, out=d_hidden[i : i + rows])
-                d_head += gradient.mT @ x
-        ctx.save_for_backward(d_hidden, d_head[:V].to(table.dtype))
+                torch.mm(logits, head, out=d_hidden[i : i + rows])
+                _add_products_(d_head, logits, x)
+        ctx.save_for_backward(d_hidden, d_head.to(table.dtype))
         return total
 
     @staticmethod
@@ -71,12 +75,30 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return d_hidden * d_loss, d_table * d_loss, None
 
 
-def _loss_and_gradient(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Summed nats, and softmax minus one-hot in the dtype of the logits: (N, padded V), (N,) -> (), (N, padded V)."""
+def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:
+    """Adds gradient^T x, some rows at a time so that no second table exists: (V, C), (N, padded V), (N, C)."""
+    rows = max(1, CACHED_ELEMENTS // x.shape[1])
+    for i in range(0, len(d_head), rows):
+        d_rows = d_head[i : i + rows]
+        d_rows += gradient[:, i : i + len(d_rows)].mT @ x
+
+
+def _to_gradient_(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
+    """Gives the summed nats; softmax minus one-hot takes the place of the logits: (N, padded V), (N,) -> ()."""
+    total = torch.zeros((), dtype=exact_dtype(logits), device=logits.device)
+    rows = max(1, CACHED_ELEMENTS // logits.shape[1])
+    for part, t in zip(logits.split(rows), targets.split(rows), strict=True):
+        nats, gradient = _loss_and_gradient(part[:, :vocab_size], t)
+        part[:, :vocab_size] = gradient
+        part[:, vocab_size:] = 0
+        total += nats
+    return total
+
+
+def _loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed nats, and softmax minus one-hot in the dtype of the logits: (N, V), (N,) -> (), (N, V)."""
     valid = targets != IGNORED
     index = targets.clamp_min(0)[:, None]  # (N, 1)
-    padding = logits.shape[1] - vocab_size
-    logits = logits[:, :vocab_size]
     p = torch.softmax(logits, -1)  # (N, V)
     # log of the softmax's denominator, from its largest term: on a CPU torch's logsumexp is the slower pass.
     exact = exact_dtype(logits)
@@ -86,4 +108,4 @@ def _loss_and_gradient(logits: Tensor, targets: Tensor, vocab_size: int) -> tupl
     p.scatter_add_(1, index, p.new_full((1, 1), -1.0).expand_as(index))
     if not valid.all():
         p *= valid[:, None]
-    return nats, F.pad(p, (0, padding)) if padding else p
+    return nats, p

@@ -7,8 +7,8 @@ from cerebras_gpt.model.architecture import BLOCK, Architecture
 
 FLOAT32 = 4
 
-CHUNK_ELEMENTS = 2**22
-"""Logits that the loss holds at a time: the figure of model/loss.py, which would bring torch."""
+CHUNK_ELEMENTS, CACHED_ELEMENTS = 2**26, 2**22
+"""Logits that the loss holds, and takes at a time: the figures of model/loss.py, which would bring torch."""
 
 
 class Memory(NamedTuple):
@@ -25,7 +25,9 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def training_memory(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> Memory:
+def training_memory(
+    architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, recompute: bool = False
+) -> Memory:
     """Bytes on one device that trains on micro_batch_size sequences at a time and holds the whole optimizer.
 
     Weights, gradients and the two moments of Adam are float32; a narrower computation keeps its own copy of the
@@ -39,23 +41,27 @@ def training_memory(architecture: Architecture, micro_batch_size: int, compute_b
         weights=n_parameters * (FLOAT32 + copy),
         gradients=(n_parameters + table) * FLOAT32,
         optimizer=n_parameters * 2 * FLOAT32,
-        activations=activation_bytes(architecture, micro_batch_size, compute_bytes),
+        activations=activation_bytes(architecture, micro_batch_size, compute_bytes, recompute),
     )
 
 
-def activation_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
+def activation_bytes(
+    architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, recompute: bool = False
+) -> int:
     """Bytes that the backward pass of micro_batch_size full sequences needs from the forward pass, on a CPU.
 
     Per token and layer, all in the computing type: the residual stream before either norm, the norms' outputs, q, k,
     v, the attention's output, and the feed-forward layer before and after its activation: c (8 d + 2 f); and the
     attention weights of the blocks that a query may see, c h (T + block) / 2 (none where a fused kernel recomputes
     them, as on a GPU). After the layers: the final norm's input and the gradient of its output; logits are formed in
-    chunks and never kept. (After Korthikanti et al. 2022, section 4, without dropout.)
+    chunks and never kept. (After Korthikanti et al. 2022, section 4, without dropout.) With recompute each layer keeps
+    only its input, c d per token, and one layer at a time all of the above.
     """
     d, f, c, T = architecture.d_model, architecture.d_ffn, compute_bytes, architecture.seq_len
     seen = T * T if T < BLOCK else T * (T + BLOCK) // 2  # query-key pairs of a head
     layer = T * c * (8 * d + 2 * f) + c * architecture.n_heads * seen
-    return micro_batch_size * (architecture.n_layers * layer + T * 2 * c * d)
+    layers = architecture.n_layers * T * c * d + layer if recompute else architecture.n_layers * layer
+    return micro_batch_size * (layers + T * 2 * c * d)
 
 
 LIBRARIES = 390_000_000
@@ -66,31 +72,35 @@ HEAP = 1.36
 order that leaves gaps. Both figures are one straight line through the peaks of seven plans; the bytes in use are not
 fitted to anything (benchmarks/plan_estimates.py, docs/plan.md)."""
 
-LOGIT_BYTES = {FLOAT32: 12, 2: 8}
-"""By bytes of the computing type: of each logit of a chunk, the previous chunk's gradient included: three arrays in
-float32, four in 16 bits."""
+PASS_BYTES = 12
+"""Of each logit that a pass takes at a time: its softmax, and what that is formed from."""
 
 
 def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
     """Bytes that the loss holds while it forms logits and gradients by chunks (model/loss.py).
 
-    A copy of the table in the computing type, the table's gradient in float32, what a chunk adds to it in the
-    computing type and, where that is narrower, again in float32: 12 bytes an entry either way.
+    A copy of the table in the computing type, the table's gradient in float32, one buffer of logits that become their
+    gradient in place, and what a pass over some of them needs besides.
     """
     table = architecture.vocab_size * architecture.d_model
-    logits = min(CHUNK_ELEMENTS, micro_batch_size * architecture.seq_len * architecture.vocab_size)
-    return 3 * FLOAT32 * table + LOGIT_BYTES[compute_bytes] * logits
+    logits = micro_batch_size * architecture.seq_len * architecture.vocab_size
+    buffer = compute_bytes * min(CHUNK_ELEMENTS, logits) + PASS_BYTES * min(CACHED_ELEMENTS, logits)
+    return (compute_bytes + FLOAT32) * table + buffer
 
 
 def bytes_in_use(
-    architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, n_micro_batches: int = 1
+    architecture: Architecture,
+    micro_batch_size: int,
+    compute_bytes: int = 2,
+    n_micro_batches: int = 1,
+    recompute: bool = False,
 ) -> int:
     """The most bytes in use in a step: at its head or, with few tokens for so large a model, at its very end.
 
     At the head: all activations and no gradients yet, but those of the micro-batches before. At the end: all
     gradients, the table's twice, once from the head and once from the embedding.
     """
-    parts = training_memory(architecture, micro_batch_size, compute_bytes)
+    parts = training_memory(architecture, micro_batch_size, compute_bytes, recompute)
     gradients = architecture.n_parameters * FLOAT32  # and as many bytes of weights
     table = architecture.vocab_size * architecture.d_model * FLOAT32
     before = gradients if n_micro_batches > 1 else 0
@@ -100,10 +110,15 @@ def bytes_in_use(
 
 
 def peak_bytes(
-    architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, n_micro_batches: int = 1
+    architecture: Architecture,
+    micro_batch_size: int,
+    compute_bytes: int = 2,
+    n_micro_batches: int = 1,
+    recompute: bool = False,
 ) -> int:
     """The largest resident memory to expect of a training process; `python benchmarks/plan_estimates.py` checks it."""
-    return LIBRARIES + int(HEAP * bytes_in_use(architecture, micro_batch_size, compute_bytes, n_micro_batches))
+    in_use = bytes_in_use(architecture, micro_batch_size, compute_bytes, n_micro_batches, recompute)
+    return LIBRARIES + int(HEAP * in_use)
 
 
 def checkpoint_bytes(architecture: Architecture) -> int:
@@ -111,9 +126,14 @@ def checkpoint_bytes(architecture: Architecture) -> int:
     return architecture.n_parameters * 3 * FLOAT32
 
 
-def largest_micro_batch(architecture: Architecture, batch_size: int, n_bytes: int, compute_bytes: int = 2) -> int:
+def largest_micro_batch(
+    architecture: Architecture, batch_size: int, n_bytes: int, compute_bytes: int = 2, recompute: bool = False
+) -> int:
     """The most sequences at a time, up to the batch, whose peak fits into so many bytes; 0 if not even one does."""
-    if peak_bytes(architecture, batch_size, compute_bytes) <= n_bytes:
+
+    def peak(size: int, n_micro_batches: int) -> int:
+        return peak_bytes(architecture, size, compute_bytes, n_micro_batches, recompute)
+
+    if peak(batch_size, 1) <= n_bytes:
         return batch_size
-    sizes = range(1, batch_size)
-    return bisect_right(sizes, n_bytes, key=lambda size: peak_bytes(architecture, size, compute_bytes, 2))
+    return bisect_right(range(1, batch_size), n_bytes, key=lambda size: peak(size, 2))

@@ -20,8 +20,13 @@ class Room(NamedTuple):
 
 
 def micro_batch(plan: Plan, memory: int) -> int:
-    """The most sequences at a time that fit, in 16 bits; raises ValueError naming the largest size that does."""
-    found = largest_micro_batch(plan.architecture, plan.batch_size, memory)
+    """The most sequences at a time that fit, in 16 bits, computing activations again if nothing else helps.
+
+    Raises ValueError naming the largest size that fits.
+    """
+    found = largest_micro_batch(plan.architecture, plan.batch_size, memory) or largest_micro_batch(
+        plan.architecture, plan.batch_size, memory, recompute=True
+    )
     if not found:
         raise ValueError(f"too little memory: {shortage(plan, memory)}")
     return found
@@ -29,7 +34,7 @@ def micro_batch(plan: Plan, memory: int) -> int:
 
 def shortage(plan: Plan, memory: int) -> str:
     """How much a plan lacks, and what would fit."""
-    need = peak_bytes(plan.architecture, 1, n_micro_batches=plan.batch_size)
+    need = peak_bytes(plan.architecture, 1, n_micro_batches=plan.batch_size, recompute=True)
     return (
         f"{plan.name} needs {need / 1e9:.3g} GB to train one sequence at a time, {memory / 1e9:.3g} GB are at hand; "
         f"{fitting(plan, memory)}"
@@ -41,10 +46,10 @@ def fitting(plan: Plan, memory: int) -> str:
     ours = plan.architecture
     shapes = [family_architecture(width, ours.vocab_size, ours.seq_len) for width in reversed(FAMILY_WIDTHS)]
     for shape in shapes:
-        if largest_micro_batch(shape, 2, memory):
+        if largest_micro_batch(shape, 2, memory, recompute=True):
             size = f"{size_name(shape.n_parameters)} (width {shape.d_model})"
             return f"the largest size that fits: {size}, plan --tokens {20 * shape.n_parameters:.3g}"
-    least = peak_bytes(shapes[-1], 1)
+    least = peak_bytes(shapes[-1], 1, recompute=True)
     return f"the smallest size of the family needs {least / 1e9:.2g} GB; free some, or shorten the sequences"
 
 
@@ -65,13 +70,15 @@ def check_disk(plan: Plan, free: int, where: str) -> None:
 
 def preflight(plan: Plan, room: Room) -> list[tuple[str, str]]:
     """Memory and disk as rows of label and value, for printing."""
-    most = largest_micro_batch(plan.architecture, plan.batch_size, room.memory)
-    parts = training_memory(plan.architecture, max(1, most))
+    plain = largest_micro_batch(plan.architecture, plan.batch_size, room.memory)
+    most = plain or largest_micro_batch(plan.architecture, plan.batch_size, room.memory, recompute=True)
+    parts = training_memory(plan.architecture, max(1, most), recompute=not plain)
     held = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in parts._asdict().items())
     n_parts = -(-plan.batch_size // max(1, most))
-    peak = peak_bytes(plan.architecture, max(1, most), n_micro_batches=n_parts) / 1e9
+    peak = peak_bytes(plan.architecture, max(1, most), n_micro_batches=n_parts, recompute=not plain) / 1e9
     need = f"{peak:.3g} GB at {max(1, most)} x {plan.architecture.seq_len:,} tokens at a time ({held})"
-    fits = f"the most that fit in {room.memory / 1e9:.3g} GB"
+    how = "" if plain else ", with activations computed again"
+    fits = f"the most that fit in {room.memory / 1e9:.3g} GB{how}"
     space = f"{disk_bytes(plan) / 1e9:.3g} GB for checkpoints, {room.disk / 1e9:.3g} GB are free"
     return [
         ("peak memory", need),

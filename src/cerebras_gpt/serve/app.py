@@ -114,7 +114,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def chat(body: protocol.ChatBody) -> Reply:
         """Answers the last message of a conversation."""
         worker = service.worker(body.model)
-        return reply(body, worker, protocol.chat(body, worker.lm, worker.transcript), True)
+        return reply(body, worker, protocol.chat(body, worker.lm, worker.lm.chat_template), True)
 
     @app.post("/v1/embeddings", response_model=None)
     async def embeddings(body: protocol.EmbeddingBody) -> Response:
@@ -123,9 +123,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         ids = protocol.texts(body, worker.lm)
         loop, made = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
 
+        def settle(vectors: list[list[float]]) -> None:
+            if not made.cancelled():
+                made.set_result(vectors)
+
         def embed() -> None:
             vectors = [worker.lm.embed(one) for one in ids]
-            loop.call_soon_threadsafe(lambda: made.cancelled() or made.set_result(vectors))
+            loop.call_soon_threadsafe(settle, vectors)
 
         worker.run(embed)
         vectors = await asyncio.wait_for(made, service.limits.deadline_seconds)

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.request import Request
 from cerebras_gpt.generate.sampling import Sampling
-from cerebras_gpt.generate.transcript import Message, Transcript
 from cerebras_gpt.serve.failure import Refusal
+from cerebras_gpt.text.chat import ChatTemplate, Message
 
 MOST_STOPS, MOST_ANSWERS, MOST_TOP = 16, 16, 20
 
@@ -143,16 +143,16 @@ def completion(body: CompletionBody, lm: LM) -> Ask:
     return Ask(made, body.stops, sum(map(len, ids)), echoes)
 
 
-def chat(body: ChatBody, lm: LM, transcript: Transcript) -> Ask:
+def chat(body: ChatBody, lm: LM, template: ChatTemplate) -> Ask:
     """The requests of a chat: n answers to the last message."""
     messages = [Message("system" if m.role == "developer" else m.role, m.content) for m in body.messages]
-    ids = _checked(transcript.prompt(messages), lm, "messages", bool(body.truncate_prompt))
+    ids = _checked(template.prompt(messages), lm, "messages", bool(body.truncate_prompt))
     if body.top_logprobs is not None and not body.logprobs:
         raise Refusal(400, "top_logprobs: needs logprobs to be true", "top_logprobs")
     most = body.max_completion_tokens or body.max_tokens or lm.model.architecture.seq_len
     sampling, n_top = body.sampling(lm.tokenizer.vocab_size), (body.top_logprobs or 0) if body.logprobs else None
     made = [_request(ids, most, sampling, index, lm, n_top, False) for index in range(body.n or 1)]
-    return Ask(made, (*body.stops, *transcript.stop), len(ids))
+    return Ask(made, (*body.stops, *template.stop), len(ids))
 
 
 def texts(body: EmbeddingBody, lm: LM) -> list[tuple[int, ...]]:

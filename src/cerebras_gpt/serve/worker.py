@@ -11,7 +11,6 @@ from cerebras_gpt.generate.answer import Answer, Piece
 from cerebras_gpt.generate.engine import Engine
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.request import Request
-from cerebras_gpt.generate.transcript import PlainTranscript, Transcript
 from cerebras_gpt.serve.failure import Refusal
 from cerebras_gpt.serve.limits import Limits
 
@@ -40,7 +39,6 @@ class Worker:
 
     def __init__(self, name: str, lm: LM, n_slots: int, limits: Limits) -> None:
         self.name, self.lm, self.limits, self.n_slots = name, lm, limits, n_slots
-        self.transcript: Transcript = PlainTranscript()
         self.counts: Counter[str] = Counter()
         self.waits: deque[float] = deque(maxlen=1024)
         self.beat = time.monotonic()

@@ -26,9 +26,10 @@ from cerebras_gpt.tasks.task import FILE, Scores
 from cerebras_gpt.tasks.tuning_data import TuningData
 from cerebras_gpt.tasks.tuning_plan import Tuning, seconds_per_step, tuning_plan, within
 from cerebras_gpt.train.calibrate import device
+from cerebras_gpt.train.endings import StoppedError
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.pretrain import environment
-from cerebras_gpt.train.trainer import Hook, StoppedError, Trainer
+from cerebras_gpt.train.trainer import Hook, Trainer
 
 WORK = "work"
 """Folder of the trainer's own checkpoints, which hold what going on needs; gone when all is done."""

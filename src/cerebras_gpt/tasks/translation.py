@@ -90,4 +90,4 @@ def of_translations(said: Sequence[str], examples: Sequence[Example]) -> Scores:
 def _columns(rows: Sequence[Row]) -> Columns:
     """The columns of a file: with that of the languages if it has one."""
     there = {key.lower() for row in rows for key in row.values}
-    return Translation.columns | ({"pair": PAIR} if there & set(PAIR) else {})
+    return {**Translation.columns, **({"pair": PAIR} if there & set(PAIR) else {})}

@@ -1,8 +1,10 @@
 """What this machine can do, measured by real training steps: dtype, micro-batch and tokens a second."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +19,14 @@ from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.memory import FLOAT32, largest_micro_batch
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.preflight import micro_batch
-from cerebras_gpt.process import memory_at_hand
+from cerebras_gpt.process import cache_folder, memory_at_hand, n_cores, processor
 from cerebras_gpt.train.execution import DTYPES, Execution, gradients
 from cerebras_gpt.train.optim import optimizer
 
 WARM_STEPS = 2
 
+PARTS = (8192, 2048)
+"""Tokens at a time: the products like many, the caches few."""
 
 FILE = "calibration.json"
 
@@ -95,37 +99,56 @@ def memory() -> int:
 
 
 def candidates(plan: Plan) -> Sequence[Execution]:
-    """The executions worth trying: both dtypes, whole batches or parts of about 8192 tokens, fewer if memory ends.
+    """The executions worth trying: both dtypes, parts of about 8192 tokens or 2048, fewer if memory ends.
 
-    Raises ValueError when not even one sequence fits, naming what would.
+    Where not one sequence fits otherwise, activations are computed again. Raises ValueError when that does not help
+    either, naming what would.
     """
-    at_hand = memory()
+    at_hand, shape, here = memory(), plan.architecture, device()
     most = micro_batch(plan, at_hand)
-    wanted = max(1, min(plan.batch_size, 8192 // plan.architecture.seq_len, most))
-    wide = min(wanted, largest_micro_batch(plan.architecture, wanted, at_hand, FLOAT32))
-    dtypes = {"bfloat16": wanted, "float32": wide}
-    return [Execution(dtype, micro, device()) for dtype, micro in dtypes.items() if micro]
+    wide, narrow = (max(1, min(plan.batch_size, tokens // shape.seq_len, most)) for tokens in PARTS)
+    if not largest_micro_batch(shape, 1, at_hand):
+        return [Execution("bfloat16", wide, here, recompute=True)]
+    in_full = min(wide, largest_micro_batch(shape, wide, at_hand, FLOAT32))
+    found = [Execution("bfloat16", rows, here) for rows in dict.fromkeys((wide, narrow))]
+    return [*found, Execution("float32", in_full, here)] if in_full else found
+
+
+class TrainingStep:
+    """A step of a plan on random tokens, its two parts apart: a large batch need not be run to be timed."""
+
+    def __init__(self, plan: Plan, execution: Execution) -> None:
+        generator, shape = torch.Generator().manual_seed(0), plan.architecture
+        self.plan, self.execution = plan, execution
+        self.model = initialize(GPT(shape, plan.parametrization), generator).to(execution.device)
+        rows = min(execution.micro_batch_size, plan.batch_size)
+        ids = torch.randint(shape.vocab_size, (rows, shape.seq_len + 1), generator=generator)
+        self.batch = Batch(ids[:, :-1].to(execution.device), ids[:, 1:].to(execution.device))
+        self.adamw = optimizer(self.model, plan)
+
+    @property
+    def n_micro_batches(self) -> float:
+        """How many of them are a batch."""
+        return self.plan.batch_size / len(self.batch.ids)
+
+    def micro_batch(self) -> float:
+        """Forward and backward of one."""
+        return gradients(self.model, self.batch, self.execution, World()).item()
+
+    def update(self) -> float:
+        """Clip and update, at learning rate 0: the work is the same, the weights stay sane."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip)
+        self.adamw.step()
+        return norm.item()
 
 
 def measure_speed(plan: Plan, execution: Execution, stopwatch: Stopwatch) -> Speed:
     """The speed of whole training steps of the plan: forward, backward, clip, update, on random tokens."""
-    generator = torch.Generator().manual_seed(0)
-    shape = plan.architecture
-    model = initialize(GPT(shape, plan.parametrization), generator).to(execution.device)
-    ids = torch.randint(shape.vocab_size, (plan.batch_size, shape.seq_len + 1), generator=generator)
-    batch = Batch(ids[:, :-1].to(execution.device), ids[:, 1:].to(execution.device))
-    adamw = optimizer(model, plan)
-
-    def step() -> float:
-        loss = gradients(model, batch, execution, World())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.grad_clip)
-        adamw.step()  # at learning rate 0: the work is the same, the weights stay sane
-        adamw.zero_grad(set_to_none=True)
-        return loss.item()
-
-    spent = stopwatch.times(step)
+    step = TrainingStep(plan, execution)
+    spent = stopwatch.times(step.micro_batch)
     median = spent[len(spent) // 2]
-    return Speed(plan.tokens_per_step / median, spent[int(0.9 * len(spent))] / median - 1)
+    seconds = step.n_micro_batches * median + Stopwatch(stopwatch.seconds / 4, stopwatch.fewest).time(step.update)
+    return Speed(plan.tokens_per_step / seconds, spent[int(0.9 * len(spent))] / median - 1)
 
 
 def measure_peak(execution: Execution, seconds: float = 0.5, size: int = 2048) -> float:
@@ -135,24 +158,64 @@ def measure_peak(execution: Execution, seconds: float = 0.5, size: int = 2048) -
     return 2 * size**3 / Stopwatch(seconds).time(lambda: torch.mm(a, b, out=out)[0, 0].item())
 
 
-def fastest(plan: Plan, stopwatch: Stopwatch) -> Calibration:
-    """The best of the candidates, by measurement."""
-    speed, execution = max(
-        ((measure_speed(plan, execution, stopwatch), execution) for execution in candidates(plan)),
-        key=lambda pair: pair[0].tokens_per_second,
-    )
+class Trial(NamedTuple):
+    """What an execution reached."""
+
+    execution: Execution
+    speed: Speed
+
+
+def trials(plan: Plan, stopwatch: Stopwatch) -> list[Trial]:
+    """Every candidate, measured; the fastest first."""
+    tried = [Trial(execution, measure_speed(plan, execution, stopwatch)) for execution in candidates(plan)]
+    return sorted(tried, key=lambda trial: -trial.speed.tokens_per_second)
+
+
+def calibration(plan: Plan, trial: Trial) -> Calibration:
+    """What a trial tells of the whole plan."""
+    execution, speed = trial
     seconds = plan.tokens / speed.tokens_per_second
     return Calibration(execution, speed.tokens_per_second, measure_peak(execution), seconds, speed.spread)
 
 
+def fastest(plan: Plan, stopwatch: Stopwatch) -> Calibration:
+    """The best of the candidates, by measurement."""
+    return calibration(plan, trials(plan, stopwatch)[0])
+
+
 def calibrated(plan: Plan, run: Path, stopwatch: Stopwatch) -> Calibration:
-    """The calibration that a run began with, so that it goes on to the same bits; measured and kept the first time."""
+    """The calibration that a run began with, so that it goes on to the same bits; found and kept the first time."""
     file = run / FILE
     if file.exists():
         return config.from_mapping(Calibration, read_json(file))
-    found = fastest(plan, stopwatch)
+    found = remembered(plan, stopwatch, cache_folder())
     keep(found, run)
     return found
+
+
+def remembered(plan: Plan, stopwatch: Stopwatch, folder: Path) -> Calibration:
+    """The choice that was made on this machine for this shape, its speed measured anew; a first one is kept there.
+
+    A choice that is no candidate any more, because there is less memory, is made again.
+    """
+    file = folder / f"{choice_key(plan)}.json"
+    with suppress(OSError, ValueError):
+        chosen = config.from_mapping(Execution, read_json(file))
+        if chosen in candidates(plan):
+            return calibration(plan, Trial(chosen, measure_speed(plan, chosen, stopwatch)))
+    found = fastest(plan, stopwatch)
+    with suppress(OSError):  # a home that cannot be written to costs the next run a measurement
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(file, json.dumps(config.to_mapping(found.execution)) + "\n")
+    return found
+
+
+def choice_key(plan: Plan) -> str:
+    """Names the kind of machine, torch, and the shape of a step: where any of them differs, so may the best choice."""
+    gpu = torch.cuda.get_device_name() if device() == "cuda" else ""
+    here = [processor(), n_cores(), torch.get_num_threads(), gpu, torch.__version__]
+    shape = config.to_mapping(plan.architecture)
+    return hashlib.sha256(json.dumps([here, shape, plan.batch_size], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def keep(calibration: Calibration, run: Path) -> None:

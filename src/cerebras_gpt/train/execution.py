@@ -30,6 +30,9 @@ class Execution:
     many, agree to the last bit. Costs one copy of the gradient for each time that a process' parts can be halved."""
     shards: int = 1
     """Processes that each hold only a share of the weights, gradients and optimizer; 1 if every process holds all."""
+    recompute: bool = False
+    """Whether the backward pass computes each block again instead of keeping what it needs: less memory, a third more
+    work, the same bits."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -64,7 +67,7 @@ def backward(model: GPT, batches: Iterable[Batch], execution: Execution, whole: 
     """Adds the gradients of micro-batches to the parameters; gives their part of the mean loss: ()."""
     total = torch.zeros((), dtype=torch.float32, device=whole.n_targets.device)
     for batch in batches:
-        hidden = model.hidden(batch.ids, dtype=execution.torch_dtype)  # (b, T, C)
+        hidden = model.hidden(batch.ids, dtype=execution.torch_dtype, recompute=execution.recompute)  # (b, T, C)
         loss = summed_loss(hidden, model.head_table, batch.targets) / whole.n_targets
         loss.backward()
         total += loss.detach()

@@ -11,7 +11,15 @@ from cerebras_gpt.distributed import World, fill
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, begin, initialize, roles
 from cerebras_gpt.plan.flops import matmul_flops_per_token
-from cerebras_gpt.plan.memory import FLOAT32, LIBRARIES, TABLES, largest_micro_batch, peak_bytes, training_memory
+from cerebras_gpt.plan.memory import (
+    FLOAT32,
+    HEAP,
+    LIBRARIES,
+    head_bytes,
+    largest_micro_batch,
+    peak_bytes,
+    training_memory,
+)
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.preflight import micro_batch
 from cerebras_gpt.train import calibrate
@@ -63,7 +71,8 @@ def sharded_peak_bytes(architecture: Architecture, micro_batch_size: int, shards
     block = (4 * architecture.d_model**2 + 2 * architecture.d_model * architecture.d_ffn) * FLOAT32
     gathered = 2 * 2 * table + 2 * 2 * block
     share = (memory.weights + memory.gradients + memory.optimizer) // shards
-    return LIBRARIES + int(TABLES[compute_bytes] * table) + share + gathered + memory.activations
+    head = head_bytes(architecture, micro_batch_size, compute_bytes)
+    return LIBRARIES + int(HEAP * (share + gathered + memory.activations + head))
 
 
 def sharded_execution(plan: Plan, memory: int, world: World, device: str) -> Execution | None:
