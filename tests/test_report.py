@@ -228,7 +228,7 @@ def test_equal_runs_give_equal_pages(run):
 
 
 def test_a_folder_without_a_plan_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no plan\.json; give a run folder"):
+    with pytest.raises(FileNotFoundError, match=r"is no run, ladder"):
         write_report([tmp_path], tmp_path / "report.html")
 
 

@@ -26,7 +26,7 @@ from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.trainer import Hook, Trainer
 
 EXECUTIONS = [Execution("float32", 2), Execution("bfloat16", 4)]
-TIMED = {"tokens_per_second", "flops_share", "seconds"}
+TIMED = {"tokens_per_second", "flops_share", "seconds", "measuring_seconds"}
 
 
 def train(plan, data, run, execution=EXECUTIONS[0], hooks=()):

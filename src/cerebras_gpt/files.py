@@ -52,8 +52,10 @@ def replace_text(path: Path, text: str) -> None:
     try:
         write_synced(fresh, [text.encode("utf-8")])
         os.replace(fresh, path)
-    except BaseException:
+    except BaseException as error:
         fresh.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # the name that means something to a person
         raise
 
 

@@ -72,8 +72,8 @@ HEAP = 1.36
 order that leaves gaps. Both figures are one straight line through the peaks of seven plans; the bytes in use are not
 fitted to anything (benchmarks/plan_estimates.py, docs/plan.md)."""
 
-PASS_BYTES = 12
-"""Of each logit that a pass takes at a time: its softmax, and what that is formed from."""
+PASS_BYTES = {FLOAT32: 12, 2: 8}
+"""By bytes of the computing type: of each logit that a pass takes at a time, its softmax and what forms that."""
 
 
 def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
@@ -84,7 +84,7 @@ def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes:
     """
     table = architecture.vocab_size * architecture.d_model
     logits = micro_batch_size * architecture.seq_len * architecture.vocab_size
-    buffer = compute_bytes * min(CHUNK_ELEMENTS, logits) + PASS_BYTES * min(CACHED_ELEMENTS, logits)
+    buffer = compute_bytes * min(CHUNK_ELEMENTS, logits) + PASS_BYTES[compute_bytes] * min(CACHED_ELEMENTS, logits)
     return (compute_bytes + FLOAT32) * table + buffer
 
 

@@ -46,7 +46,7 @@ def fitting(plan: Plan, memory: int) -> str:
     ours = plan.architecture
     shapes = [family_architecture(width, ours.vocab_size, ours.seq_len) for width in reversed(FAMILY_WIDTHS)]
     for shape in shapes:
-        if largest_micro_batch(shape, 2, memory, recompute=True):
+        if largest_micro_batch(shape, plan.batch_size, memory, recompute=True):
             size = f"{size_name(shape.n_parameters)} (width {shape.d_model})"
             return f"the largest size that fits: {size}, plan --tokens {20 * shape.n_parameters:.3g}"
     least = peak_bytes(shapes[-1], 1, recompute=True)

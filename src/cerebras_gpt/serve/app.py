@@ -121,18 +121,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """The mean of the final states over each text's tokens."""
         worker = service.worker(body.model)
         ids = protocol.texts(body, worker.lm)
-        loop, made = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-
-        def settle(vectors: list[list[float]]) -> None:
-            if not made.cancelled():
-                made.set_result(vectors)
-
-        def embed() -> None:
-            vectors = [worker.lm.embed(one) for one in ids]
-            loop.call_soon_threadsafe(settle, vectors)
-
-        worker.run(embed)
-        vectors = await asyncio.wait_for(made, service.limits.deadline_seconds)
+        vectors = await asyncio.wait_for(_embedded(worker, ids), service.limits.deadline_seconds)
         is_packed = body.encoding_format == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": packed(vector) if is_packed else vector}
@@ -141,6 +130,22 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         n = sum(map(len, ids))
         usage = {"prompt_tokens": n, "total_tokens": n}
         return answer(200, {"object": "list", "data": data, "model": worker.name, "usage": usage})
+
+
+async def _embedded(worker: Worker, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+    """The vectors of some texts, computed between the steps of the worker's answers."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[list[list[float]]] = loop.create_future()
+
+    def settle(vectors: list[list[float]]) -> None:
+        if not made.cancelled():
+            made.set_result(vectors)
+
+    def embed() -> None:
+        loop.call_soon_threadsafe(settle, [worker.lm.embed(one) for one in ids])
+
+    worker.run(embed)
+    return await made
 
 
 def packed(vector: Sequence[float]) -> str:
