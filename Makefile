@@ -21,6 +21,10 @@ lint: $(READY)
 	@$(BIN)/ruff format --check --quiet src tests benchmarks examples
 	@$(BIN)/mypy
 
+# One campaign of benchmarks/faults by its name: make campaign-kill
+campaign-%: $(READY)
+	@$(BIN)/python -m benchmarks.faults $*
+
 bench: $(READY)
 	@$(BIN)/python benchmarks/attention.py
 	@$(BIN)/python benchmarks/training_step.py

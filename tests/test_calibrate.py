@@ -116,7 +116,7 @@ def test_another_shape_or_damage_or_less_memory_is_a_new_choice(tiny, tmp_path, 
     (tmp_path / f"{choice_key(tiny)}.json").write_text("not a choice")
     measured.clear()
     assert remembered(tiny, QUICK, tmp_path).execution == chosen and len(measured) > 1
-    one = peak_bytes(tiny.architecture, 1)
+    one = peak_bytes(tiny.architecture, 1, n_micro_batches=4)
     monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
     assert chosen.micro_batch_size > 1 and remembered(tiny, QUICK, tmp_path).execution.micro_batch_size == 1
 

@@ -75,7 +75,7 @@ def test_version(call):
             "no such option --minuts; did you mean --minutes? see: cerebras-gpt quickstart -",
         ),
         (("--verion",), "no such option --verion; did you mean --version? see: cerebras-gpt --help"),
-        (("generate", "x"), "missing option '--prompt'; see: cerebras-gpt generate --help"),
+        (("pack",), "missing argument 'sources'; see: cerebras-gpt pack --help"),
         (("quickstart", "--minutes", "soon"), "invalid value for '--minutes': "),
     ],
 )

@@ -92,7 +92,7 @@ def test_measured_it_tells_the_time_as_an_interval(plan, tiny, tmp_path, monkeyp
             "--inference-tokens belongs to --flops or --tokens or --cost, not to a",
         ),
         (["--flops", "1e18", "--inference-tokens", "-1"], "-1 tokens of inference cannot be"),
-        (["13B", "--memory", "80"], "the largest size that fits: 3.5B (width 2944), plan --tokens"),
+        (["13B", "--memory", "80"], "the largest size that fits: 3.8B (width 3072), plan --tokens"),
         (["111M", "--memory", "nan"], "--memory nan is no memory"),
         (["--minutes", "1e40", "--data", "x"], "the nearest possible plan: --minutes 527040"),
         (["--minutes", "-2", "--data", "x"], "--minutes -2 is not a time to train"),

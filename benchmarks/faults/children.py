@@ -1,6 +1,7 @@
 """Child processes that cost no import: forked from this one, killed, stopped and traced by the driver."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -90,6 +91,8 @@ def _worked(work, log):
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))  # not a test runner's
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
         work()
         return 0
     except BaseException as error:

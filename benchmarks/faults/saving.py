@@ -21,8 +21,9 @@ from cerebras_gpt.train.trainer import Hook
 
 FROM, AT = 30, 40
 OBSERVED_EVERY_SECONDS = 0.01
-SEEN_STEPS = 3
-"""A step here takes 7 ms: the one under way ends, and the writer takes its temporary files away, before it tells."""
+SEEN_STEPS = 10
+"""A step here takes a few ms: the writer takes its temporary files away before it tells, and on a busy machine waits
+for its turn. The next save, ten steps later, is the last moment."""
 
 
 class Observer(threading.Thread):

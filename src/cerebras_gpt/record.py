@@ -74,7 +74,7 @@ class Metrics:
             rows = [row for row in read_metrics(self.path) if int(str(row.get("step", 0))) <= step]
             undecided = {id(row) for row in [row for row in rows if row["kind"] == DECISION][n_decisions:]}
             text = "".join(json.dumps(row) + "\n" for row in rows if id(row) not in undecided)
-            if text != self.path.read_text("utf-8"):
+            if text.encode("utf-8") != self.path.read_bytes():
                 replace_text(self.path, text)
 
 
@@ -84,10 +84,10 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             yield json.loads(line)
-        except json.JSONDecodeError:  # a line torn by a kill: the run that resumes writes it again
+        except ValueError:  # a line torn by a kill: the run that resumes writes it again
             continue
 
 

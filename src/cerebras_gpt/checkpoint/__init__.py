@@ -107,7 +107,7 @@ def _sound_manifest(path: Path) -> dict[str, object]:
         manifest.pop("sha256", None)
         plain = all(Path(name).name == name for name in dict(manifest["files"]))
         known = {1: json.dumps(manifest, indent=2).encode(), FORMAT: _manifest(manifest)}[manifest["format"]]
-        belongs = not _is_checkpoint_name(path) or step_of(path) == manifest["step"]
+        belongs = not _is_checkpoint(path) or step_of(path) == manifest["step"]
     except (ValueError, KeyError, TypeError):
         raise damaged from None
     if content != known or not (plain and belongs):
@@ -124,11 +124,11 @@ def _manifest(manifest: Mapping[str, object]) -> bytes:
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first, verified or not."""
     found = (run / FOLDER).glob("step_*")
-    return sorted((path for path in found if _is_checkpoint_name(path)), reverse=True)
+    return sorted((path for path in found if _is_checkpoint(path)), reverse=True)
 
 
-def _is_checkpoint_name(path: Path) -> bool:
-    return path.name.startswith("step_") and path.name.removeprefix("step_").isdigit()
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_dir() and path.name.startswith("step_") and path.name.removeprefix("step_").isdigit()
 
 
 def step_of(path: Path) -> int:

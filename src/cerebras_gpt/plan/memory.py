@@ -64,13 +64,13 @@ def activation_bytes(
     return micro_batch_size * (layers + T * 2 * c * d)
 
 
-LIBRARIES = 390_000_000
+LIBRARIES = 380_000_000
 """Bytes of a training process whatever the model: code, torch's kernels, tokenizer, pack. Measured on Linux (x86)."""
 
-HEAP = 1.36
-"""Bytes that the heap takes from the system for each that is in use at the peak: many sizes come and go in an
-order that leaves gaps. Both figures are one straight line through the peaks of seven plans; the bytes in use are not
-fitted to anything (benchmarks/plan_estimates.py, docs/plan.md)."""
+HEAP = 1.33
+"""Bytes that the heap takes from the system for each that comes and goes in a step: many sizes in an order that leaves
+gaps. Both figures are one straight line through the measured peaks of ten plans; the bytes themselves are not fitted
+to anything (benchmarks/plan_estimates.py, docs/plan.md)."""
 
 PASS_BYTES = {FLOAT32: 12, 2: 8}
 """By bytes of the computing type: of each logit that a pass takes at a time, its softmax and what forms that."""
@@ -88,14 +88,15 @@ def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes:
     return (compute_bytes + FLOAT32) * table + buffer
 
 
-def bytes_in_use(
+def passing_bytes(
     architecture: Architecture,
     micro_batch_size: int,
     compute_bytes: int = 2,
     n_micro_batches: int = 1,
     recompute: bool = False,
 ) -> int:
-    """The most bytes in use in a step: at its head or, with few tokens for so large a model, at its very end.
+    """The most that a step needs beside weights and moments: at its head or, with few tokens for so large a model, at
+    its very end.
 
     At the head: all activations and no gradients yet, but those of the micro-batches before. At the end: all
     gradients, the table's twice, once from the head and once from the embedding.
@@ -106,7 +107,7 @@ def bytes_in_use(
     before = gradients if n_micro_batches > 1 else 0
     copies = parts.weights - gradients  # of the weights in the computing type, freed layer by layer on the way back
     head = copies + before + parts.activations + head_bytes(architecture, micro_batch_size, compute_bytes)
-    return gradients + parts.optimizer + max(head, gradients + 2 * table)
+    return max(head, gradients + 2 * table)
 
 
 def peak_bytes(
@@ -117,8 +118,8 @@ def peak_bytes(
     recompute: bool = False,
 ) -> int:
     """The largest resident memory to expect of a training process; `python benchmarks/plan_estimates.py` checks it."""
-    in_use = bytes_in_use(architecture, micro_batch_size, compute_bytes, n_micro_batches, recompute)
-    return LIBRARIES + int(HEAP * in_use)
+    passing = passing_bytes(architecture, micro_batch_size, compute_bytes, n_micro_batches, recompute)
+    return LIBRARIES + 3 * FLOAT32 * architecture.n_parameters + int(HEAP * passing)
 
 
 def checkpoint_bytes(architecture: Architecture) -> int:

@@ -107,7 +107,7 @@ def candidates(plan: Plan) -> Sequence[Execution]:
     at_hand, shape, here = memory(), plan.architecture, device()
     most = micro_batch(plan, at_hand)
     wide, narrow = (max(1, min(plan.batch_size, tokens // shape.seq_len, most)) for tokens in PARTS)
-    if not largest_micro_batch(shape, 1, at_hand):
+    if not largest_micro_batch(shape, plan.batch_size, at_hand):
         return [Execution("bfloat16", wide, here, recompute=True)]
     in_full = min(wide, largest_micro_batch(shape, wide, at_hand, FLOAT32))
     found = [Execution("bfloat16", rows, here) for rows in dict.fromkeys((wide, narrow))]

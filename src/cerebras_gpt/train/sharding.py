@@ -72,7 +72,7 @@ def sharded_peak_bytes(architecture: Architecture, micro_batch_size: int, shards
     gathered = 2 * 2 * table + 2 * 2 * block
     share = (memory.weights + memory.gradients + memory.optimizer) // shards
     head = head_bytes(architecture, micro_batch_size, compute_bytes)
-    return LIBRARIES + int(HEAP * (share + gathered + memory.activations + head))
+    return LIBRARIES + share + int(HEAP * (gathered + memory.activations + head))
 
 
 def sharded_execution(plan: Plan, memory: int, world: World, device: str) -> Execution | None:
@@ -81,7 +81,7 @@ def sharded_execution(plan: Plan, memory: int, world: World, device: str) -> Exe
     Raises ValueError when it does not fit either way, naming what would.
     """
     shape = plan.architecture
-    if world.size == 1 or largest_micro_batch(shape, 1, memory):
+    if world.size == 1 or largest_micro_batch(shape, plan.batch_size, memory):
         micro_batch(plan, memory)
         return None
     most = -(-plan.batch_size // world.size)
