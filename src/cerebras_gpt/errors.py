@@ -49,7 +49,7 @@ def ending(error: BaseException) -> Ending | None:
         return Ending(error.exit_code, str(error) if error.exit_code else "")
     if isinstance(error, KeyboardInterrupt):
         return Ending(STOPPED, "interrupted")
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # the help tells it so
         return Ending(READER_GONE, "")
     if isinstance(error, OSError) and error.errno in REMEDIES:
         path = error.filename2 or error.filename
