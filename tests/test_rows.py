@@ -1,6 +1,8 @@
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from cerebras_gpt.tasks.rows import Findings, fields, read_rows
 
@@ -14,7 +16,6 @@ def read(path):
 
 
 def test_every_format_gives_the_same_rows(tmp_path):
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.Table.from_pylist(PAIRS), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
     (tmp_path / "a.json").write_text(json.dumps(PAIRS))
