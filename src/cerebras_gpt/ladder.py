@@ -59,7 +59,7 @@ class Wish:
     """What a person asks of a ladder."""
 
     minutes: float = 60.0
-    n_rungs: int = 7
+    n_rungs: int = 9
     parametrization: str = "mup"
     seed: int = 0
     tuned: Path | None = None

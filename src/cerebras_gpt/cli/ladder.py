@@ -15,7 +15,7 @@ def ladder(
     data: Annotated[Path, typer.Option(help="A pack, best of bytes: a tokenizer of 257.")] = Path("data"),
     minutes: Annotated[float, typer.Option(help="For all of it; about half goes to the predicted run.")] = 60.0,
     out: Out = Path("runs/ladder"),
-    rungs: Annotated[int, typer.Option(help="Sizes, the predicted one included: 5 or more.")] = 6,
+    rungs: Annotated[int, typer.Option(help="Sizes, the predicted one included: 5 or more.")] = 9,
     parametrization: Annotated[str, typer.Option(help="Of the family: mup, completep or sp.")] = "mup",
     twin: Annotated[str | None, typer.Option(help="sp: the same sizes under SP too; takes as long again.")] = None,
     tuned: Annotated[Path | None, typer.Option(help="What `tune` found, instead of our values for small runs.")] = None,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 from scipy.stats import norm as normal
@@ -49,16 +50,30 @@ def run_noise(rungs: Sequence[Rung]) -> tuple[float, int]:
     return (math.sqrt(squares / freedom), freedom) if freedom else (0.0, 0)
 
 
+def nearness(rungs: Sequence[Rung], flops: float | None) -> tuple[float, ...]:
+    """The weight of every rung in a law that predicts at `flops`: 1 / ln of the ratio of the computes.
+
+    A real curve bends away from any three constants in proportion to the distance in ln C, so a rung tells as much
+    less as it lies further from what is predicted. Without a prediction all count alike.
+    """
+    return tuple(1 / abs(math.log(flops / rung.flops)) for rung in rungs) if flops is not None else ()
+
+
 @dataclass(frozen=True)
 class LadderLaw:
     """The law through the fitted rungs, and how far one run falls from it."""
 
     rungs: tuple[Rung, ...]
+    predicted_flops: float | None = None
+    """The compute that it is there to predict, above that of every rung; None: a law of all rungs alike."""
 
-    @property
+    @cached_property
     def fit(self) -> PowerFit:
-        """The power law through the means."""
-        return fit_power([rung.point for rung in self.rungs], FORMULA, BITS)
+        """The power law through the means, the rungs weighted by their `nearness`."""
+        return self._through(self.rungs, self.predicted_flops)
+
+    def _through(self, rungs: Sequence[Rung], flops: float | None) -> PowerFit:
+        return fit_power([rung.point for rung in rungs], FORMULA, BITS, weights=nearness(rungs, flops))
 
     @property
     def law(self) -> PowerLaw:
@@ -92,7 +107,7 @@ class LadderLaw:
         *others, largest = self.rungs
         if len(others) < FEWEST_FITTED:
             return 0.0
-        law = fit_power([rung.point for rung in others], FORMULA, BITS).law
+        law = self._through(others, largest.flops if self.predicted_flops is not None else None).law
         return largest.mean / law.loss(largest.flops) - 1
 
 
@@ -117,7 +132,7 @@ def foretell(rungs: Sequence[Rung], d_model: int, flops: float) -> Foretold:
     for rung in rungs:
         if not math.isfinite(rung.mean):
             raise ValueError(f"{rung.name} diverged, so there is no law; tune on this text and give --tuned")
-    law = LadderLaw(tuple(rungs))
+    law = LadderLaw(tuple(rungs), flops)
     return Foretold(
         d_model, flops, law.law.loss(flops), *law.interval(flops), run_noise(rungs)[0], law.law, tuple(rungs)
     )

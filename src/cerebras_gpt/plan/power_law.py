@@ -8,7 +8,7 @@ Letters: n points, G exponents.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -42,21 +42,21 @@ class Lines(NamedTuple):
     cc: Array
 
 
-def lines(exponents: Array, x: Array, losses: Array, irreducible: float | None) -> Lines:
-    """Weighted least squares at every exponent: (G,), (n,), (n,) -> (G,) each; c is free, but not below 0, or given.
+def lines(exponents: Array, x: Array, losses: Array, weights: Array, irreducible: float | None) -> Lines:
+    """Weighted least squares at every exponent: (G,), (n,) three times -> (G,) each; c is free, but >= 0, or given.
 
-    Residuals are relative: (K x^-a + c) / L - 1.
+    Residuals are relative, times their weights: w ((K x^-a + c) / L - 1).
     """
-    fall = np.exp(-exponents[:, None] * x) / losses  # (G, n)
-    flat = 1 / losses  # (n,)
+    fall = np.exp(-exponents[:, None] * x) * weights / losses  # (G, n)
+    flat = weights / losses  # (n,)
     ff, fo, oo = (fall * fall).sum(1), fall @ flat, flat @ flat
-    f1, o1 = fall.sum(1), flat.sum()
+    f1, o1 = fall @ weights, flat @ weights
     determinant = np.maximum(ff * oo - fo * fo, 1e-300)
     c = np.full_like(ff, irreducible) if irreducible is not None else (ff * o1 - fo * f1) / determinant
     held = np.full(len(ff), irreducible is not None) | (c < 0)
     c = np.maximum(c, 0.0)
     K = (f1 - c * fo) / ff  # the best K for this c, held or free
-    cost = ((K[:, None] * fall + c[:, None] * flat - 1) ** 2).sum(1)
+    cost = ((K[:, None] * fall + c[:, None] * flat - weights) ** 2).sum(1)
     cost = np.where(K > 0, cost, np.inf)
     KK, Kc, cc = np.where(held, [1 / ff, 0 * ff, 0 * ff], [oo / determinant, -fo / determinant, ff / determinant])
     return Lines(K, c, cost, KK, Kc, cc)
@@ -70,6 +70,12 @@ class PowerFit:
     law: PowerLaw
     irreducible: float | None = None
     """c where it was given instead of fitted."""
+    weights: tuple[float, ...] = ()
+    """Of the residuals, mean square 1; none: all alike."""
+
+    @cached_property
+    def _weights(self) -> Array:
+        return np.array(self.weights or (1.0,) * len(self.points))
 
     @cached_property
     def _losses(self) -> Array:
@@ -80,7 +86,8 @@ class PowerFit:
         return float(np.log(column(self.points, "flops")).mean())
 
     def _lines(self, exponents: Array) -> Lines:
-        return lines(exponents, np.log(column(self.points, "flops")) - self._middle, self._losses, self.irreducible)
+        x = np.log(column(self.points, "flops")) - self._middle
+        return lines(exponents, x, self._losses, self._weights, self.irreducible)
 
     def _cost(self, exponent: float) -> float:
         return float(self._lines(np.array([exponent])).cost[0])
@@ -172,7 +179,7 @@ class PowerFit:
 
     def holds(self, law: PowerLaw, level: float = CONSTANT_LEVEL) -> bool:
         """Whether the three constants of another law lie together in the valley."""
-        residuals = np.array([law.loss(flops_of(point)) for point in self.points]) / self._losses - 1
+        residuals = self._weights * (np.array([law.loss(flops_of(point)) for point in self.points]) / self._losses - 1)
         return bool(residuals @ residuals <= self._limit(level, 3 if self.irreducible is None else 2))
 
 
@@ -188,11 +195,15 @@ def flops_of(point: Point) -> float:
 
 
 def fit_power(
-    points: Sequence[Point], formula: str = "cerebras", unit: str = NATS, irreducible: float | None = None
+    points: Sequence[Point],
+    formula: str = "cerebras",
+    unit: str = NATS,
+    irreducible: float | None = None,
+    weights: Sequence[float] = (),
 ) -> PowerFit:
     """The law of least squared relative residuals; c is fitted unless it is given.
 
-    With few runs a given c predicts better than a fitted one: each constant costs certainty (docs/laws.md).
+    weights: positive, one a residual, only their ratios count; none: all alike. With few runs a given c predicts better than a fitted one: each constant costs certainty (docs/laws.md).
     """
     enough(points, FEWEST_POINTS, "a power law")
     flops, losses = column(points, "flops"), column(points, "loss")
@@ -200,5 +211,8 @@ def fit_power(
         raise ValueError("the runs have fewer than 3 different computes, so no law can be seen; train other sizes")
     if irreducible is not None and not 0 <= irreducible < losses.min():
         raise ValueError(f"an irreducible loss of {irreducible:g} must be 0 or more and below all losses")
-    draft = PowerFit(tuple(points), PowerLaw(1.0, 1.0, 0.0, formula, unit), irreducible)
-    return PowerFit(draft.points, draft.law_at(draft.best_exponent), irreducible)
+    scale = math.sqrt(math.fsum(w * w for w in weights) / max(len(weights), 1))
+    draft = PowerFit(
+        tuple(points), PowerLaw(1.0, 1.0, 0.0, formula, unit), irreducible, tuple(w / scale for w in weights)
+    )
+    return replace(draft, law=draft.law_at(draft.best_exponent))

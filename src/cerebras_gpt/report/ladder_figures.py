@@ -48,7 +48,7 @@ def ladder_figure(climbed: Climbed) -> Figure:
 
 def draw_law(above: Axes, below: Axes, climbed: Climbed) -> None:
     """The law through the fitted rungs and the 90 % interval of one run, from the first rung to beyond the last."""
-    law = LadderLaw(climbed.foretold.rungs)
+    law = LadderLaw(climbed.foretold.rungs, climbed.foretold.flops)
     flops = [rung.flops for rung in climbed.rungs]
     x = np.geomspace(min(flops) / MARGIN, max(flops) * MARGIN, CURVE)
     y = np.array([climbed.foretold.law.loss(c) for c in x])
