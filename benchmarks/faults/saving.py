@@ -21,9 +21,10 @@ from cerebras_gpt.train.trainer import Hook
 
 FROM, AT = 30, 40
 OBSERVED_EVERY_SECONDS = 0.01
-SEEN_STEPS = 10
-"""A step here takes a few ms: the writer takes its temporary files away before it tells, and on a busy machine waits
-for its turn. The next save, ten steps later, is the last moment."""
+SEEN_STEPS = 1
+STEP_SECONDS = 0.1
+"""A step of the reference job takes a few ms, in which a writer cannot even take its temporary files away; after the
+fault the steps are made as long as those of a small real model."""
 
 
 class Observer(threading.Thread):
@@ -60,6 +61,8 @@ def planting(step, phase, act):
         if trainer.step == step and not getattr(trainer, "planted", False):
             trainer.planted, trainer.saver.small = True, 0  # from here on a thread writes
             at_call(phase, lambda: noted(trainer, act))
+        elif beside(trainer.run_folder, "fault").exists():
+            time.sleep(STEP_SECONDS)
 
     return Hook(1, run)
 
