@@ -11,6 +11,7 @@ steps of each are trained, and times are not compared: peak memory does not mind
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,8 @@ def main() -> None:
             if name in rows:
                 continue
             command = [sys.executable, __file__, "--train", name, "--folder", folder, *["--memory"] * given.memory]
-            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            alone = {**os.environ, "XDG_CACHE_HOME": str(Path(folder) / f"cache-{name}")}  # as on a new machine
+            told = subprocess.run(command, check=True, capture_output=True, text=True, env=alone).stdout
             rows[name] = compared(json.loads(told.splitlines()[-1]), given.memory)
             print(f"{name:>5} {line(rows[name])}", flush=True)
             if given.out:

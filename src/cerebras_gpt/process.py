@@ -28,6 +28,14 @@ def keep_memory() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
+def give_back_memory() -> None:
+    """Hands what was freed so far to the system at once, whatever `keep_memory` says; after work that does not recur."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
+
+
 def bind_threads() -> None:
     """Gives each OpenMP thread a core of its own; only counts before torch is imported.
 

@@ -85,27 +85,24 @@ def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:
 
 def _to_gradient_(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
     """Gives the summed nats; softmax minus one-hot takes the place of the logits: (N, padded V), (N,) -> ()."""
+    logits[:, vocab_size:] = float("-inf")  # the padding is as likely as it should be
     total = torch.zeros((), dtype=exact_dtype(logits), device=logits.device)
     rows = max(1, CACHED_ELEMENTS // logits.shape[1])
     for part, t in zip(logits.split(rows), targets.split(rows), strict=True):
-        nats, gradient = _loss_and_gradient(part[:, :vocab_size], t)
-        part[:, :vocab_size] = gradient
-        part[:, vocab_size:] = 0
-        total += nats
+        total += _rows_to_gradient_(part, t)
     return total
 
 
-def _loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed nats, and softmax minus one-hot in the dtype of the logits: (N, V), (N,) -> (), (N, V)."""
+def _rows_to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
+    """`_to_gradient_` of rows that stay in cache: (N, V), (N,) -> ()."""
     valid = targets != IGNORED
     index = targets.clamp_min(0)[:, None]  # (N, 1)
-    p = torch.softmax(logits, -1)  # (N, V)
+    highest, correct = logits.amax(-1, keepdim=True), logits.gather(1, index)
+    p = torch.softmax(logits, -1, out=logits)  # (N, V)
     # log of the softmax's denominator, from its largest term: on a CPU torch's logsumexp is the slower pass.
-    exact = exact_dtype(logits)
-    largest = p.amax(-1, keepdim=True).to(exact)  # (N, 1)
-    normalizer = logits.amax(-1, keepdim=True) - largest.log()  # (N, 1)
-    nats = ((normalizer - logits.gather(1, index)) * valid[:, None]).sum()
+    largest = p.amax(-1, keepdim=True).to(exact_dtype(logits))  # (N, 1)
+    nats = ((highest - largest.log() - correct) * valid[:, None]).sum()
     p.scatter_add_(1, index, p.new_full((1, 1), -1.0).expand_as(index))
     if not valid.all():
         p *= valid[:, None]
-    return nats, p
+    return nats

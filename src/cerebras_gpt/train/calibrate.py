@@ -19,7 +19,7 @@ from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.memory import FLOAT32, largest_micro_batch
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.preflight import micro_batch
-from cerebras_gpt.process import cache_folder, memory_at_hand, n_cores, processor
+from cerebras_gpt.process import cache_folder, give_back_memory, memory_at_hand, n_cores, processor
 from cerebras_gpt.train.execution import DTYPES, Execution, gradients
 from cerebras_gpt.train.optim import optimizer
 
@@ -175,7 +175,9 @@ def calibration(plan: Plan, trial: Trial) -> Calibration:
     """What a trial tells of the whole plan."""
     execution, speed = trial
     seconds = plan.tokens / speed.tokens_per_second
-    return Calibration(execution, speed.tokens_per_second, measure_peak(execution), seconds, speed.spread)
+    peak = measure_peak(execution)
+    give_back_memory()  # of all that was tried: the run holds what its own execution needs
+    return Calibration(execution, speed.tokens_per_second, peak, seconds, speed.spread)
 
 
 def fastest(plan: Plan, stopwatch: Stopwatch) -> Calibration:
