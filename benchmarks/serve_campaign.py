@@ -7,6 +7,7 @@ tokens; every campaign has a seed and counts its cases. Exit code 1 if one was n
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import platform
@@ -131,8 +132,32 @@ def fuzzed(draw):
 def raw(draw):
     """Bytes that are no HTTP, or hardly."""
     head = draw.choice([b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"GET / HTTP/9.9\r\n", b""])
-    more = [b"Content-Length: 5\r\n\r\n{", b"Content-Length: -1\r\n\r\n", b"\r\n\r\n", draw.randbytes(200), b"A" * 20000]
+    more = [
+        b"Content-Length: 5\r\n\r\n{",
+        b"Content-Length: -1\r\n\r\n",
+        b"\r\n\r\n",
+        draw.randbytes(200),
+        b"A" * 20000,
+    ]
     return head + draw.choice(more)
+
+
+def send_raw(port, draw):
+    """Such bytes on a connection of their own, whose end is waited for every other time."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS) as plain:
+        plain.sendall(raw(draw))
+        if draw.random() < 0.5:
+            plain.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                while plain.recv(4096):
+                    pass
+
+
+def all_ended(client):
+    """What is wrong with the sum of ends, once nothing is under way."""
+    found = client.settled()
+    ended = sum(found[f"{kind}_total"] for kind in ("completed", "cancelled", "failed"))
+    return [] if found["accepted_total"] == ended else [f"accepted {found['accepted_total']}, ended {ended}"]
 
 
 def fuzz(port, draw, n):
@@ -142,15 +167,7 @@ def fuzz(port, draw, n):
     first, before = client.ask("/v1/completions", canary)[2], memory(port)
     for number in range(n):
         if draw.random() < 0.05:
-            with socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS) as plain:
-                plain.sendall(raw(draw))
-                if draw.random() < 0.5:
-                    plain.shutdown(socket.SHUT_WR)
-                    try:
-                        while plain.recv(4096):
-                            pass
-                    except ConnectionError:
-                        pass
+            send_raw(port, draw)
             continue
         path, method, body = fuzzed(draw)
         try:
@@ -165,10 +182,7 @@ def fuzz(port, draw, n):
             bad.append(f"{number}: {status} without an error body")
         if number % 1000 == 999 and text_of(client.ask("/v1/completions", canary)[2]) != text_of(first):
             bad.append(f"{number}: the canary answers otherwise")
-    settled = client.settled()
-    whole = settled["completed_total"] + settled["cancelled_total"] + settled["failed_total"]
-    if settled["accepted_total"] != whole:
-        bad.append(f"accepted {settled['accepted_total']:.0f}, ended {whole:.0f}")
+    bad += all_ended(client)
     growth = (memory(port) - before) / n
     return bad, {"requests": n, "statuses": dict(sorted(statuses.items())), "bytes_grown_per_request": round(growth, 1)}
 
@@ -233,7 +247,8 @@ def disconnects(port, draw, n):
     client, bad, waits = Client(port), [], []
     for number in range(n):
         body = json.dumps(completion(draw, prompt="a", max_tokens=120, stream=True, temperature=1.0)).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        lines = ["POST /v1/completions HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
         plain = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
         plain.sendall(head.encode() + body)
         if draw.random() < 0.8:
@@ -384,7 +399,8 @@ def main():
         campaign, n = CAMPAIGNS[name]
         started = time.monotonic()
         bad, found = campaign(port, random.Random(given.seed), max(1, int(n * given.share)))
-        rows[name] = {**found, "bad": len(bad), "first_bad": bad[:5], "seconds_taken": round(time.monotonic() - started)}
+        found["seconds_taken"] = round(time.monotonic() - started)
+        rows[name] = {**found, "bad": len(bad), "first_bad": bad[:5]}
         print(name, json.dumps(rows[name]), flush=True)
         if given.out:
             machine = {"machine": platform.machine(), "cpus": 2, "python": platform.python_version()}
