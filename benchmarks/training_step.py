@@ -1,21 +1,27 @@
 """A whole training step of small models: ours against a plain torch loop, alternating in one run.
 
-    python benchmarks/training_step.py
+    python benchmarks/training_step.py --out benchmarks/results/DATE-training-step.json
 
 The plain loop is what one writes by hand: the same decoder with torch's attention, autocast to bfloat16,
 cross_entropy on all logits, fused AdamW. Each side runs in processes of its own, ours as `pretrain` sets them up,
-the plain one untouched, and once more with our memory setting to tell its share. Believe ratios, not seconds.
+the plain one untouched, and once more with our memory setting to tell its share; ours once more with its blocks
+compiled, to tell what that would give. Believe ratios, not seconds.
 """
 
 import argparse
 import json
+import platform
 import statistics
 import subprocess
 import sys
 import time
+from datetime import date
+from pathlib import Path
+
+from cerebras_gpt.process import n_cores, processor
 
 SHAPES = {"1.7M": (192, 2, 3, 4096, 256, 8), "10M": (320, 8, 5, 8192, 512, 8)}
-SIDES = ("plain", "plain + memory kept", "ours")
+SIDES = ("plain", "plain + memory kept", "ours", "ours compiled")
 STEPS, ROUNDS = 12, 3
 
 
@@ -76,7 +82,10 @@ def run_side(side, shape):
     import torch
 
     plan, model, ids = build(shape)
-    step = (our_step if side == "ours" else plain_step)(plan, model, ids)
+    if side == "ours compiled":
+        for block in model.blocks:
+            block.compile(dynamic=False)
+    step = (our_step if side.startswith("ours") else plain_step)(plan, model, ids)
     adamw = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
     spent = []
     for _ in range(STEPS):
@@ -86,27 +95,38 @@ def run_side(side, shape):
         adamw.step()
         adamw.zero_grad(set_to_none=True)
         spent.append(time.perf_counter() - started)
-    print(json.dumps({"tokens_per_second": plan.tokens_per_step / statistics.median(spent[3:]), "loss": loss}))
+    median = statistics.median(spent[3:])
+    print(json.dumps({"tokens_per_second": plan.tokens_per_step / median, "first_seconds": spent[0], "loss": loss}))
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", choices=SIDES)
     parser.add_argument("--shape", choices=SHAPES)
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.side:
         run_side(given.side, SHAPES[given.shape])
         return
+    found = {}
     for name in SHAPES:
-        speeds = {side: [] for side in SIDES}
+        runs = {side: [] for side in SIDES}
         for _ in range(ROUNDS):
             for side in SIDES:
                 command = [sys.executable, __file__, "--side", side, "--shape", name]
                 out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                speeds[side].append(json.loads(out)["tokens_per_second"])
-        medians = {side: statistics.median(values) for side, values in speeds.items()}
-        for side, value in medians.items():
-            print(f"{name:<6} {side:<20} {value:>9,.0f} tokens/s   {value / medians['plain']:.2f} x plain", flush=True)
+                runs[side].append(json.loads(out))
+        found[name] = {
+            side: {key: statistics.median(run[key] for run in done) for key in done[0]} for side, done in runs.items()
+        }
+        plain = found[name]["plain"]["tokens_per_second"]
+        for side, run in found[name].items():
+            run["times_plain"] = run["tokens_per_second"] / plain
+            rate = f"{run['tokens_per_second']:>9,.0f} tokens/s   {run['times_plain']:.2f} x plain"
+            print(f"{name:<6} {side:<20} {rate}   first step {run['first_seconds']:.1f} s", flush=True)
+    if given.out:
+        machine = {"processor": processor(), "cores": n_cores(), "python": platform.python_version()}
+        given.out.write_text(json.dumps({"date": str(date.today()), **machine, "shapes": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
