@@ -29,9 +29,6 @@ from cerebras_gpt.record import read_metrics
 from cerebras_gpt.report.ladder_words import ladder_table
 from cerebras_gpt.text.tokenizer import train_tokenizer
 
-SEED_STEP = 10
-"""Between ladders of one corpus, so that no run of one has a seed of the other."""
-
 
 def packed(documents, folder, vocab_size):
     if not folder.exists():
@@ -100,7 +97,8 @@ def summary(rows):
 
 def command(given):
     sizes = f"--widths {' '.join(map(str, given.widths))}" if given.widths else f"--minutes {given.minutes:g}"
-    return f"{sizes} --vocab-size {given.vocab_size}{' --twin' * given.twin}" + "".join(
+    seeds = " ".join(map(str, given.seeds))
+    return f"{sizes} --vocab-size {given.vocab_size} --seeds {seeds}{' --twin' * given.twin}" + "".join(
         f" --text {text.partition('=')[0]}=FOLDER" for text in given.text
     )
 
@@ -110,7 +108,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--text", action="append", default=[], help="NAME=FOLDER of a further corpus")
     parser.add_argument("--only", action="append", help="names of corpora to climb, if not all")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 10], help="first seed of each ladder, ten apart")
     parser.add_argument("--vocab-size", type=int, default=257)
     parser.add_argument("--widths", type=int, nargs="+", help="instead of --minutes: the same sizes on any machine")
     parser.add_argument("--twin", action="store_true")
@@ -121,7 +119,7 @@ def main():
     keep_memory()
     rows = []
     known = packs(given.text, given.folder, given.vocab_size)
-    jobs = [(name, SEED_STEP * i) for i in range(given.seeds) for name in given.only or known]
+    jobs = [(name, seed) for seed in given.seeds for name in given.only or known]
     for name, seed in jobs:
         out, started = given.folder / f"{name}-seed-{seed}", time.monotonic()
         design = designed(given, seed, known[name], out)
