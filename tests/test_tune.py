@@ -13,6 +13,7 @@ from cerebras_gpt.cli.app import app
 from cerebras_gpt.plan.plan import Plan, role_table
 from cerebras_gpt.plan.tuned import Tuned
 from cerebras_gpt.report.tune_figures import surface_figure, write_surface
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import Finalist, Findings, Proxy, Range, Sample, Search, Space
 from cerebras_gpt.train.trial import Outcome
@@ -33,7 +34,7 @@ def search(data):
 
 @pytest.fixture(scope="module")
 def tuning(search, data, tmp_path_factory):
-    return tune(search, data, tmp_path_factory.mktemp("tuned"), 1, QUICK)
+    return tune(search, data, tmp_path_factory.mktemp("tuned"), Processes(1), QUICK)
 
 
 def test_the_chosen_point_is_in_the_file_with_its_cost(tuning, search, data):
@@ -50,7 +51,7 @@ def test_the_chosen_point_is_in_the_file_with_its_cost(tuning, search, data):
 
 def test_tuning_again_changes_no_byte(tuning, search, data, tmp_path):
     shutil.copy(tuning.out / RECORD, tmp_path)
-    again = tune(search, data, tmp_path, 1, QUICK)
+    again = tune(search, data, tmp_path, Processes(1), QUICK)
     assert (tmp_path / "tuned.json").read_bytes() == (tuning.out / "tuned.json").read_bytes()
     assert table(again).splitlines()[:-1] == table(tuning).splitlines()[:-1]
 

@@ -15,6 +15,7 @@ from cerebras_gpt.report.tune_figures import write_surface
 from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import Findings, Search, rises
+from cerebras_gpt.train.trial import Workers
 
 RECORD, PICTURE = "trials.jsonl", "tuned.png"
 N_SHOWN = 10
@@ -46,7 +47,7 @@ def measured_execution(search: Search, out: Path) -> Execution:
     return calibrated(search.proxy.template, out, Stopwatch(0.4)).execution
 
 
-def tune(search: Search, data: Path, out: Path, workers: int, execution: Execution) -> Tuning:
+def tune(search: Search, data: Path, out: Path, workers: Workers, execution: Execution) -> Tuning:
     """Searches, chooses, and writes tuned.json and its picture; the same call goes on after any interruption."""
     findings = search.run(data, out / RECORD, workers, execution)
     best = findings.best
