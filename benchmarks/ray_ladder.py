@@ -2,7 +2,7 @@
 
     python benchmarks/ray_ladder.py --folder runs/ray --out benchmarks/results/DATE-ray-ladder.json
 
-Needs ray. One minute on two cores. Five sizes of three seeds, on the built-in speeches, on two processes of a Ray
+Needs ray. One minute on two cores. Five sizes, four of them with two seeds, on the first twenty of the built-in speeches, on two processes of a Ray
 cluster that begins and ends with this program (`--ray local`). While it trains, one of its processes is killed, so that
 Ray begins that trial anew. Then half of the record is taken away and the ladder goes on, again through Ray. The
 calibration of the first ladder is given to the second, because it decides the micro-batch and so the last bits.
@@ -32,14 +32,14 @@ from cerebras_gpt.text.tokenizer import train_tokenizer
 from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.on_ray import RayTasks
 
-VOCAB_SIZE, WIDTHS, TOKENS_PER_PARAMETER = 512, (16, 24, 32, 40, 48), 4.0
-KILL_SECONDS = 12.0
-"""After this much of the second ladder a process of it is killed."""
+VOCAB_SIZE, WIDTHS, TOKENS_PER_PARAMETER, N_DOCUMENTS = 512, (8, 16, 24, 32, 40), 1.0, 20
+PATIENCE_SECONDS = 120.0
+"""For Ray to begin its first trial, of which one process is then killed."""
 
 
 def packed(folder):
     if not folder.exists():
-        documents = list(CORPORA["sotu"].documents())
+        documents = list(CORPORA["sotu"].documents())[:N_DOCUMENTS]
         parts = [part.text for part in split_documents(documents, 0.05).parts if part.split == "train"]
         pack(documents, train_tokenizer(parts, VOCAB_SIZE), folder)
     return folder
@@ -59,14 +59,20 @@ def descendants(pid):
     return found - {pid}
 
 
-def kill_a_task(killed):
-    """Kills one process of this program's own cluster that trains a trial."""
-    time.sleep(KILL_SECONDS)
-    for pid in sorted(descendants(os.getpid())):
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_task"):
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
-            return
+def training():
+    """Processes of this program's own cluster that train a trial."""
+    names = ((pid, Path(f"/proc/{pid}/cmdline")) for pid in descendants(os.getpid()))
+    return [pid for pid, name in names if name.exists() and name.read_bytes().startswith(b"ray::_task")]
+
+
+def kill_one(killed):
+    """Kills one of them soon after it began."""
+    deadline = time.perf_counter() + PATIENCE_SECONDS
+    while not (found := training()) and time.perf_counter() < deadline:
+        time.sleep(0.2)
+    for pid in found[:1]:
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
 
 
 def climbed(design, data, out, workers, calibration=None):
@@ -110,7 +116,7 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
     seconds = {"processes": climbed(design, data, here, Processes(2))}
     killed: list[int] = []
-    threading.Thread(target=kill_a_task, args=(killed,), daemon=True).start()
+    threading.Thread(target=kill_one, args=(killed,), daemon=True).start()
     seconds["ray"] = climbed(design, data, there, RayTasks("local", 2), here / "calibration.json")
     again_from_half(design, data, there, half, RayTasks("local", 2))
     found = {

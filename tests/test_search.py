@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import (
     N_FINALISTS,
