@@ -129,7 +129,9 @@ def main():
     results, seconds = {}, tuning.tuned.seconds
     for width in WIDTHS:
         trials = [trial(family, width, rate, base) for family in TITLES for rate in RATES]
-        found = outcomes(trials, data, given.folder / "grid.jsonl", Processes(given.workers), EXECUTION, f"width {width}")
+        found = outcomes(
+            trials, data, given.folder / "grid.jsonl", Processes(given.workers), EXECUTION, f"width {width}"
+        )
         seconds += sum(outcome.seconds for outcome in found)
         for i, family in enumerate(TITLES):
             here = found[i * len(RATES) : (i + 1) * len(RATES)]

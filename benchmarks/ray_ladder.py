@@ -2,10 +2,11 @@
 
     python benchmarks/ray_ladder.py --folder runs/ray --out benchmarks/results/DATE-ray-ladder.json
 
-Needs ray. One minute on two cores. Five sizes, four of them with two seeds, on the first twenty of the built-in speeches, on two processes of a Ray
-cluster that begins and ends with this program (`--ray local`). While it trains, one of its processes is killed, so that
-Ray begins that trial anew. Then half of the record is taken away and the ladder goes on, again through Ray. The
-calibration of the first ladder is given to the second, because it decides the micro-batch and so the last bits.
+Needs ray. A minute on two idle cores. Five sizes, four of them with two seeds, on the first twenty of the built-in
+speeches, on two processes of a Ray cluster that begins and ends with this program (`--ray local`). While it trains, one
+of its processes is killed, so that Ray begins that trial anew. Then half of the record is taken away, and the ladder
+goes on, again through Ray. The calibration of the first ladder is given to the second: it decides the micro-batch and
+so the last bits. On a machine that does other work, set RAY_worker_niceness=0: Ray's processes are content with what is left.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from cerebras_gpt.text.tokenizer import train_tokenizer
 from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.on_ray import RayTasks
 
-VOCAB_SIZE, WIDTHS, TOKENS_PER_PARAMETER, N_DOCUMENTS = 512, (8, 16, 24, 32, 40), 1.0, 20
+VOCAB_SIZE, WIDTHS, TOKENS_PER_PARAMETER, N_DOCUMENTS = 512, (8, 16, 24, 32, 40), 0.5, 20
 PATIENCE_SECONDS = 120.0
 """For Ray to begin its first trial, of which one process is then killed."""
 

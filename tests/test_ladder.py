@@ -31,7 +31,9 @@ from cerebras_gpt.plan.laws import PowerLaw
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.rungs import DECADES, MOST_EPOCHS, N_SEEDS, WIDTH_STEP, Family, Limits, cost, ladder_widths
 from cerebras_gpt.report.ladder_words import ladder_table
+from cerebras_gpt.report.page import write_report
 from cerebras_gpt.report.run import read_run
+from cerebras_gpt.report.twin_figures import twin_figure, twin_words
 from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.trial import outcome
 
@@ -210,6 +212,19 @@ def test_a_twin_has_the_same_sizes_and_tokens(design, data, climbed):
         (r.d_model, r.n_tokens, r.flops) for r in whole.rungs
     ]
     assert "against SP" in ladder_table(both)
+    page = write_report([folder], folder.parent / "ladder.html").read_text("utf-8")
+    assert page.count("<svg") == 2 * 3  # the ladder, both families, training and use
+    assert "under muP and SP, each with its own law" in page
+
+
+def test_a_family_is_drawn_beside_its_twin_about_the_law_of_the_twin():
+    twin = [rung(c, [TRUE.loss(c)] * 2) for c in COMPUTES]
+    better = [rung(c, [0.99 * TRUE.loss(c)] * 2) for c in COMPUTES]
+    _, below = twin_figure(better, twin).axes
+    law, models, flat, own = (line.get_ydata() for line in below.lines)
+    assert models == pytest.approx(-1, abs=1e-2) and law == pytest.approx(-1, abs=0.05)
+    assert flat == pytest.approx(0, abs=1e-9) and own == pytest.approx(0, abs=1e-3)
+    assert "is 1.00 % lower on average" in twin_words(better, twin)
 
 
 def test_another_wish_is_refused_in_the_same_folder(design, data, tmp_path):

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from cerebras_gpt.plan.families import Base, mup
-from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.coordinates import sweep
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.transfer import Transfer, optimum, rates_around, transfer, trials
 
 RATES = rates_around(0.01, 3)

@@ -23,7 +23,7 @@ from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.trial import Outcome, Trial, Workers, outcomes
 
 DESIGN, RECORD, PREDICTION, VERDICT = "ladder.json", "rungs.jsonl", "prediction.json", "verdict.json"
-PICTURE, RUN = "ladder.png", "run"
+PICTURE, RUN, TWIN = "ladder.png", "run", "twin.json"
 
 SMALL_BASE = Base(d_model=32, n_layers=2, init_std=0.17, embedding_scale=3.0)
 SMALL_PEAK_LR = 0.02
@@ -185,6 +185,7 @@ def with_twin(climbed: Climbed, design: Design, data: Path, out: Path, workers: 
     found = losses([*fitted, *last], "SP twin")
     rungs = [*rungs_of(fitted, found[: len(fitted)], data), *rungs_of(last, found[len(fitted) :], data)]
     whole = replace(climbed, twin=tuple(rungs))
+    write_durably(out / TWIN, {"rungs": [config.to_mapping(rung) for rung in rungs]})
     write_ladder(whole, out / PICTURE)
     return whole
 

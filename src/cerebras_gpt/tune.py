@@ -11,7 +11,7 @@ from cerebras_gpt.plan.budget import Text, small_plan
 from cerebras_gpt.plan.plan import Plan, overridden
 from cerebras_gpt.plan.tuned import FILE, Tuned
 from cerebras_gpt.record import duration
-from cerebras_gpt.report.tune_figures import write_surface
+from cerebras_gpt.report.tune_figures import surface_of, write_surface
 from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import Findings, Search, rises
@@ -68,7 +68,7 @@ def tune(search: Search, data: Path, out: Path, workers: Workers, execution: Exe
         outcomes=RECORD,
     )
     replace_text(out / FILE, tuned.to_json())
-    write_surface(findings, search.space, out / PICTURE)
+    write_surface(surface_of(findings, search.space), out / PICTURE)
     return Tuning(search, findings, tuned, data, out)
 
 
