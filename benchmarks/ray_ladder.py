@@ -6,7 +6,7 @@ Needs ray. A minute on two idle cores. Five sizes, four of them with two seeds, 
 speeches, on two processes of a Ray cluster that begins and ends with this program (`--ray local`). While it trains, one
 of its processes is killed, so that Ray begins that trial anew. Then half of the record is taken away, and the ladder
 goes on, again through Ray. The calibration of the first ladder is given to the second: it decides the micro-batch and
-so the last bits. On a machine that does other work, set RAY_worker_niceness=0: Ray's processes are content with what is left.
+so the last bits. On a busy machine set RAY_worker_niceness=0: by default Ray's processes take only what others leave.
 """
 
 import argparse
