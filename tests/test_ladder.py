@@ -220,11 +220,11 @@ def test_a_twin_has_the_same_sizes_and_tokens(design, data, climbed):
 def test_a_family_is_drawn_beside_its_twin_about_the_law_of_the_twin():
     twin = [rung(c, [TRUE.loss(c)] * 2) for c in COMPUTES]
     better = [rung(c, [0.99 * TRUE.loss(c)] * 2) for c in COMPUTES]
-    _, below = twin_figure(better, twin).axes
+    _, below = twin_figure(better, twin, "muP").axes
     law, models, flat, own = (line.get_ydata() for line in below.lines)
     assert models == pytest.approx(-1, abs=1e-2) and law == pytest.approx(-1, abs=0.05)
     assert flat == pytest.approx(0, abs=1e-9) and own == pytest.approx(0, abs=1e-3)
-    assert "is 1.00 % lower on average" in twin_words(better, twin)
+    assert "is 1.00 % lower on average" in twin_words(better, twin, "muP")
 
 
 def test_another_wish_is_refused_in_the_same_folder(design, data, tmp_path):

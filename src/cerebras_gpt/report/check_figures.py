@@ -124,6 +124,8 @@ def transfer_figure(found: Sequence[tuple[str, Transfer]], width: float = 9.2) -
         spare.remove()
     for ax, (name, transfer) in zip(panels, found, strict=False):
         draw_transfer(ax, name, transfer)
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, frameon=False, loc="outside lower center", ncols=min(len(names), 2 * n_columns))
     panels[0].set_ylabel("held-out loss, nats per token")
     return figure
 
@@ -143,4 +145,3 @@ def draw_transfer(ax: Axes, name: str, transfer: Transfer) -> None:
     ax.set_xlabel("peak learning rate")
     ink = COLOURS["accent"] if transfer.holds else COLOURS["second"]
     ax.set_title(f"{name}: best rate moves {transfer.drift:+.2f} octaves", color=ink, fontsize=9)
-    ax.legend(frameon=False)

@@ -211,6 +211,7 @@ def bits_figure(runs: Sequence[Run], width: float = WIDE) -> Figure:
     ax.barh(range(len(bars)), values, color=colours, height=0.62)
     ax.set_yticks(range(len(bars)), names, color=COLOURS["ink"], parse_math=False)
     ax.set_xlim(0, 1.12 * max(values))
+    ax.set_ylim(-0.6, max(len(bars), 2) - 0.4)
     ax.grid(visible=False)
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)

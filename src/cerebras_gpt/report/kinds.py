@@ -18,15 +18,18 @@ from cerebras_gpt.plan.tuned import FILE as TUNED
 from cerebras_gpt.plan.tuned import Tuned
 from cerebras_gpt.report.check_figures import transfer_figure
 from cerebras_gpt.report.downstream_figures import DOWNSTREAM, downstream_figure, read_downstream
-from cerebras_gpt.report.figures import WIDE
 from cerebras_gpt.report.ladder_figures import ladder_figure
 from cerebras_gpt.report.law_figures import iso_flop_figure, law_figure
 from cerebras_gpt.report.law_points import run_point
 from cerebras_gpt.report.trade_figures import trade_figure
-from cerebras_gpt.report.tune_figures import AXES, WIDE_SURFACE, Surface, surface_figure
+from cerebras_gpt.report.tune_figures import AXES, Surface, surface_figure
 from cerebras_gpt.report.twin_figures import twin_figure, twin_words
 from cerebras_gpt.report.words import plain
 from cerebras_gpt.train.transfer import Transfer
+
+TWIN = "twin.json"
+"""Beside a ladder's own files, if its sizes were trained under SP too."""
+SPOKEN = {"mup": "muP", "completep": "CompleteP"}
 
 
 class Drawn(NamedTuple):
@@ -36,8 +39,6 @@ class Drawn(NamedTuple):
     draw: Callable[[float], Figure]
     """At a width in inches."""
     words: str
-    wide: float = WIDE
-    """The width for a desk."""
 
 
 def law_pictures(path: Path) -> list[Drawn]:
@@ -73,7 +74,10 @@ def _twin_pictures(folder: Path, rungs: Sequence[Rung]) -> list[Drawn]:
     if not (folder / TWIN).exists():
         return []
     twin = _rungs(read_json(folder / TWIN), folder / TWIN)
-    return [Drawn("twin", partial(twin_figure, rungs, twin), twin_words(rungs, twin))]
+    family = read_json(folder / "ladder.json").get("family")
+    name = str(family.get("parametrization")) if isinstance(family, dict) else "mup"
+    name = SPOKEN.get(name, name)
+    return [Drawn("twin", partial(twin_figure, rungs, twin, name), twin_words(rungs, twin, name))]
 
 
 def _foretold(folder: Path) -> Foretold:
@@ -98,7 +102,7 @@ def tune_pictures(folder: Path) -> list[Drawn]:
         f"peak learning rate {plain(tuned.peak_lr, 3)}, init std {plain(tuned.base.init_std, 3)}, embedding scale "
         f"{plain(tuned.base.embedding_scale, 3)}, {tuned.held_out:.3f} nats per token over {tuned.n_seeds} seeds."
     ) + (f" A factor of two off costs, in nats: {costs}." if costs else "")
-    return [Drawn("surface", partial(surface_figure, surface), words, WIDE_SURFACE)]
+    return [Drawn("surface", partial(surface_figure, surface), words)]
 
 
 def check_pictures(folder: Path) -> list[Drawn]:
@@ -118,9 +122,6 @@ def downstream_pictures(path: Path) -> list[Drawn]:
     """Of a list of task scores: score against compute."""
     return [Drawn("downstream", partial(downstream_figure, read_downstream(path)), "Scores of tasks against compute.")]
 
-
-TWIN = "twin.json"
-"""Beside a ladder's own files, if its sizes were trained under SP too."""
 
 KINDS: dict[str, Callable[[Path], list[Drawn]]] = {
     "ladder.json": ladder_pictures,

@@ -7,7 +7,7 @@ from string import Template
 
 from cerebras_gpt.files import replace_text
 from cerebras_gpt.report import sections
-from cerebras_gpt.report.figures import NARROW
+from cerebras_gpt.report.figures import NARROW, WIDE
 from cerebras_gpt.report.kinds import Drawn, pictures_of
 from cerebras_gpt.report.run import Run, read_run
 
@@ -61,7 +61,7 @@ def render(runs: Sequence[Run], parts: Sequence[str] = ()) -> str:
 def science(name: str, drawn: Sequence[Drawn], at: int) -> str:
     """The pictures of a ladder, a check, a search, a law or scores, under the name of their path."""
     figures = "".join(
-        sections.figure(f"{one.name}-{at}", one.draw, {"wide": one.wide, "narrow": NARROW}, one.words) for one in drawn
+        sections.figure(f"{one.name}-{at}", one.draw, {"wide": WIDE, "narrow": NARROW}, one.words) for one in drawn
     )
     nothing = '<p class="quiet">Nothing was measured here that a picture could show.</p>'
     return f"<section><h2>{sections.clean(name)}</h2>{figures or nothing}</section>"

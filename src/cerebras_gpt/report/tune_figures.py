@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cerebras_gpt.files import read_json, replace_text
-from cerebras_gpt.report.figures import COLOURS, STYLE
+from cerebras_gpt.report.figures import COLOURS, STYLE, WIDE
 from cerebras_gpt.report.words import plain
 from cerebras_gpt.train.search import Findings, Point, Range, Space
 
 AXES = {"peak_lr": "peak learning rate", "init_std": "init std", "embedding_scale": "embedding scale"}
 FILE = "surface.json"
 """In the folder of a search: what is drawn, so that a report can draw it again."""
-WIDE_SURFACE = 10.0
-"""Inches of the three panels side by side; narrower, they stand below each other."""
+PNG_WIDTH = 10.0
+"""Inches."""
 SHOWN_SHARE = 0.75
 """Losses above this quantile share one colour: how bad the worst points are does not matter."""
 
@@ -67,10 +67,10 @@ def surface_of(findings: Findings, space: Space) -> Surface:
     return Surface(points, findings.best.point, space)
 
 
-def surface_figure(surface: Surface, width: float = WIDE_SURFACE) -> Figure:
+def surface_figure(surface: Surface, width: float = WIDE) -> Figure:
     """Three panels, one a pair of values: every sample in the colour of its loss, the chosen point in a ring."""
-    n_columns = 3 if width == WIDE_SURFACE else 1
-    figure = Figure(figsize=(width, 3.4 if n_columns == 3 else 2.6 * width), layout="constrained")
+    n_columns = 3 if width >= WIDE else 1
+    figure = Figure(figsize=(width, (0.34 if n_columns == 3 else 2.6) * width), layout="constrained")
     losses = np.array([loss for _, loss in surface.points])
     known = np.isfinite(losses)
     low, high = float(losses[known].min()), float(np.quantile(losses[known], SHOWN_SHARE))
@@ -108,4 +108,4 @@ def write_surface(surface: Surface, picture: Path) -> None:
     """The picture as a PNG file, and beside it what it was drawn from."""
     replace_text(picture.parent / FILE, surface.to_json())
     with matplotlib.rc_context(STYLE):
-        surface_figure(surface).savefig(picture, dpi=160, facecolor="white")
+        surface_figure(surface, PNG_WIDTH).savefig(picture, dpi=160, facecolor="white")

@@ -14,7 +14,7 @@ MARKS = (("accent", "o"), ("second", "s"))
 """Of the family and of its twin."""
 
 
-def twin_figure(rungs: Sequence[Rung], twin: Sequence[Rung], name: str = "muP", width: float = WIDE) -> Figure:
+def twin_figure(rungs: Sequence[Rung], twin: Sequence[Rung], name: str, width: float = WIDE) -> Figure:
     """Both families with a law through each above; below, how far each model lies off the twin's law.
 
     Dey et al. 2023, figure 5. A dot is the mean of a size's seeds.
@@ -39,7 +39,7 @@ def twin_figure(rungs: Sequence[Rung], twin: Sequence[Rung], name: str = "muP", 
     return figure
 
 
-def twin_words(rungs: Sequence[Rung], twin: Sequence[Rung], name: str = "muP") -> str:
+def twin_words(rungs: Sequence[Rung], twin: Sequence[Rung], name: str) -> str:
     """The comparison in a sentence."""
     found = compared(rungs, twin)
     side = "lower" if found.difference < 0 else "higher"

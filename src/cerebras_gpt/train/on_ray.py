@@ -72,7 +72,7 @@ class RayTasks:
             with unbound_children(), _own_signals():
                 ray.init(self.address, logging_level="error", log_to_driver=False, **begun)
         except (ConnectionError, RuntimeError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = _first_sentence(error)
             raise ValueError(
                 f"no Ray at {self.address} ({reason}); begin one with `ray start --head`, or give --ray local"
             ) from None
@@ -95,8 +95,12 @@ def _result(ray: ModuleType, reference: object, trial: Trial) -> Outcome:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = _first_sentence(error)
         raise WorkerDiedError(f"Ray lost the process that trained {trial.name!r}, with all retries: {reason}") from None
+
+
+def _first_sentence(error: Exception) -> str:
+    return re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")
 
 
 def _task(trial: Trial, data: Path, fingerprint: str, execution: Execution, has_one_core: bool) -> Outcome:
