@@ -266,7 +266,7 @@ def throughput_figure(runs: Sequence[Run], width: float = SMALL) -> Figure:
 
 def noise_figure(runs: Sequence[Run], width: float = SMALL) -> Figure:
     """The gradient noise scale against tokens, and dashed the batch of each run."""
-    figure = training_figure(runs, width, "noise_scale", "tokens", log=True, kind=NOISE)
+    figure = training_figure(runs, width, "noise_scale", "noise scale, tokens", log=True, kind=NOISE)
     for i, run in enumerate(runs):
         if run.of(NOISE):
             figure.axes[0].axhline(run.plan.tokens_per_step, color=colour_of(i), linewidth=1.1, dashes=(4, 3))
