@@ -28,6 +28,7 @@ from cerebras_gpt.process import keep_memory, n_cores
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.report.ladder_words import ladder_table
 from cerebras_gpt.text.tokenizer import train_tokenizer
+from cerebras_gpt.train.crew import Processes
 
 
 def packed(documents, folder, vocab_size):
@@ -123,10 +124,10 @@ def main():
     for name, seed in jobs:
         out, started = given.folder / f"{name}-seed-{seed}", time.monotonic()
         design = designed(given, seed, known[name], out)
-        climbed = climb(design, known[name], out, given.workers)
+        climbed = climb(design, known[name], out, Processes(given.workers))
         seconds = time.monotonic() - started
         if given.twin:
-            climbed = with_twin(climbed, design, known[name], out, given.workers)
+            climbed = with_twin(climbed, design, known[name], out, Processes(given.workers))
         rows.append(row(name, seed, climbed, out, seconds))
         print(f"\n{name}, seed {seed}\n{ladder_table(climbed)}", flush=True)
         written = {

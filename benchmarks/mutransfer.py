@@ -31,6 +31,7 @@ from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.report.figures import COLOURS, STYLE, colour_of
 from cerebras_gpt.report.tune_figures import log_axis
 from cerebras_gpt.text.tokenizer import train_tokenizer
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import Proxy, Search, Space
 from cerebras_gpt.train.trial import Trial, outcomes
@@ -122,13 +123,15 @@ def main():
     started = time.monotonic()
     data = packed(given.folder / "data")
     search = Search(Proxy(plan_at(WIDTHS[0])), Space(), N_SAMPLES)
-    tuning = tune(search, data, given.folder, given.workers, EXECUTION)
+    tuning = tune(search, data, given.folder, Processes(given.workers), EXECUTION)
     print(table(tuning), flush=True)
     base = tuning.tuned.base
     results, seconds = {}, tuning.tuned.seconds
     for width in WIDTHS:
         trials = [trial(family, width, rate, base) for family in TITLES for rate in RATES]
-        found = outcomes(trials, data, given.folder / "grid.jsonl", given.workers, EXECUTION, f"width {width}")
+        found = outcomes(
+            trials, data, given.folder / "grid.jsonl", Processes(given.workers), EXECUTION, f"width {width}"
+        )
         seconds += sum(outcome.seconds for outcome in found)
         for i, family in enumerate(TITLES):
             here = found[i * len(RATES) : (i + 1) * len(RATES)]

@@ -31,7 +31,10 @@ from cerebras_gpt.plan.laws import PowerLaw
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.rungs import DECADES, MOST_EPOCHS, N_SEEDS, WIDTH_STEP, Family, Limits, cost, ladder_widths
 from cerebras_gpt.report.ladder_words import ladder_table
+from cerebras_gpt.report.page import write_report
 from cerebras_gpt.report.run import read_run
+from cerebras_gpt.report.twin_figures import twin_figure, twin_words
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.trial import outcome
 
 TRUE = PowerLaw(exponent=0.15, scale_flops=1e12, irreducible=1.0, formula="cerebras", unit="bits per byte")
@@ -51,7 +54,7 @@ def climbed(design, data, tmp_path_factory):
     """A whole ladder that nothing interrupted, and its folder."""
     out = tmp_path_factory.mktemp("ladder") / "out"
     begin(design, out)
-    return climb(design, data, out, workers=1), out
+    return climb(design, data, out, workers=Processes(1)), out
 
 
 def rung(flops, bits):
@@ -171,17 +174,17 @@ def test_the_prediction_is_on_disk_before_the_last_rung_is_trained(design, data,
 
     monkeypatch.setattr(module, "pretrain", killed)
     with pytest.raises(KeyboardInterrupt):
-        climb(design, data, interrupted(climbed[1], tmp_path, 12), workers=1)
+        climb(design, data, interrupted(climbed[1], tmp_path, 12), workers=Processes(1))
     assert not (tmp_path / VERDICT).exists()
 
 
 def test_a_killed_ladder_ends_like_an_uninterrupted_one(design, data, climbed, tmp_path):
     whole, folder = climbed
     out = interrupted(folder, tmp_path, 10)
-    assert climb(begun(Wish(), data, out), data, out, workers=1) == whole
+    assert climb(begun(Wish(), data, out), data, out, workers=Processes(1)) == whole
     assert (out / PREDICTION).read_text() == (folder / PREDICTION).read_text()
     before = (out / PREDICTION).stat().st_mtime_ns
-    assert climb(design, data, out, workers=1) == whole
+    assert climb(design, data, out, workers=Processes(1)) == whole
     assert (out / PREDICTION).stat().st_mtime_ns == before
 
 
@@ -204,11 +207,24 @@ def test_rungs_and_the_predicted_run_are_scored_alike(design, data, climbed):
 
 def test_a_twin_has_the_same_sizes_and_tokens(design, data, climbed):
     whole, folder = climbed
-    both = with_twin(whole, design, data, folder, workers=1)
+    both = with_twin(whole, design, data, folder, workers=Processes(1))
     assert [(r.d_model, r.n_tokens, r.flops) for r in both.twin] == [
         (r.d_model, r.n_tokens, r.flops) for r in whole.rungs
     ]
     assert "against SP" in ladder_table(both)
+    page = write_report([folder], folder.parent / "ladder.html").read_text("utf-8")
+    assert page.count("<svg") == 2 * 3  # the ladder, both families, training and use
+    assert "under muP and SP, each with its own law" in page
+
+
+def test_a_family_is_drawn_beside_its_twin_about_the_law_of_the_twin():
+    twin = [rung(c, [TRUE.loss(c)] * 2) for c in COMPUTES]
+    better = [rung(c, [0.99 * TRUE.loss(c)] * 2) for c in COMPUTES]
+    _, below = twin_figure(better, twin, "muP").axes
+    law, models, flat, own = (line.get_ydata() for line in below.lines)
+    assert models == pytest.approx(-1, abs=1e-2) and law == pytest.approx(-1, abs=0.05)
+    assert flat == pytest.approx(0, abs=1e-9) and own == pytest.approx(0, abs=1e-3)
+    assert "is 1.00 % lower on average" in twin_words(better, twin, "muP")
 
 
 def test_another_wish_is_refused_in_the_same_folder(design, data, tmp_path):

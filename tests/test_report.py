@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cerebras_gpt.model.parametrization import Parametrization
 from cerebras_gpt.plan.plan import Plan, Prediction
 from cerebras_gpt.report import words
 from cerebras_gpt.report.figures import COLOURS, FIGURES, MOST_POINTS, WIDE, spread, thin
-from cerebras_gpt.report.images import to_svg, write_figures
+from cerebras_gpt.report.images import figure_svg, write_figures
 from cerebras_gpt.report.page import write_report
 from cerebras_gpt.report.run import read_run
 from cerebras_gpt.report.sections import moments
@@ -69,6 +70,9 @@ def synthetic_rows(plan: Plan, upto: float = 1.0, fall: float = 4.7) -> list[dic
         if step % 60 == 0 or step in (5, 15, 30):
             loss = mean + 0.05 + 0.04 * step / plan.steps
             rows.append({"kind": "held_out", **done, "loss": loss, "bits_per_byte": loss * 0.445, **seconds})
+        if step % 100 == 0:
+            noise = {"noise_scale": 900.0 * step**0.5, "variance": 9.0 * step, "squared_gradient": 0.01}
+            rows.append({"kind": "noise", **done, **noise})
         if step % 240 == 0 or step == 20:
             text = SAMPLES[(step >= 240) + (step >= 480) + (step >= 1200)]
             rows.append({"kind": "sample", **done, "prompt": "Fellow citizens, ", "text": text})
@@ -122,7 +126,7 @@ def page_of(*runs: Path) -> str:
     assert not parser.open
     assert len(set(parser.ids)) == len(parser.ids)
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(parser.ids)
-    assert page.count("<figure") == len(FIGURES)
+    assert page.count("<figure") == len(FIGURES) - ('id="noise"' not in page)
     for forbidden in ("http", "<script", "<link", "@import", "src=", " onload"):
         assert forbidden not in page
     assert len(page) < 1_000_000
@@ -253,7 +257,7 @@ def test_figures_have_named_axes(run, name, n_runs):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_svg_takes_its_colours_from_the_page(run, name):
-    svg = to_svg(name, [read_run(run)], WIDE, "words")
+    svg = figure_svg(partial(FIGURES[name], [read_run(run)]), name, WIDE, "words")
     assert not re.findall(r"(?:fill|stroke): #", svg)
     assert set(re.findall(r"var\(--(\w+)\)", svg)) <= set(COLOURS)
 
@@ -323,6 +327,17 @@ def test_moments_keep_the_first_and_the_last():
 )
 def test_numbers_read_as_people_say_them(said, expected):
     assert said == expected
+
+
+def test_the_noise_scale_is_drawn_with_the_batch_and_only_where_it_was_measured(tmp_path, plan):
+    rows = synthetic_rows(plan)
+    measured = read_run(write_run(tmp_path / "long", plan, rows))
+    noise, batch = FIGURES["noise"]([measured]).axes[0].lines
+    assert list(noise.get_ydata()) == [row["noise_scale"] for row in rows if row["kind"] == "noise"]
+    assert set(batch.get_ydata()) == {plan.tokens_per_step} and batch.is_dashed()
+    short = write_run(tmp_path / "short", plan, [row for row in rows if row["kind"] != "noise"])
+    page = write_report([short], tmp_path / "page.html").read_text("utf-8")
+    assert page.count("<figure") == len(FIGURES) - 1 and 'id="noise"' not in page
 
 
 def test_ticks_are_plain_numbers(tmp_path, plan):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import (
     N_FINALISTS,
@@ -88,13 +89,13 @@ def test_a_trial_of_the_proxy_has_multipliers_of_one(proxy, name):
 def test_a_search_repeats_the_best_and_goes_on_from_its_record(proxy, data, tmp_path):
     record = tmp_path / "trials.jsonl"
     execution = Execution("float32", 4)
-    first = Search(proxy, Space(), 6).run(data, record, 1, execution)
+    first = Search(proxy, Space(), 6).run(data, record, Processes(1), execution)
     n_trials = 6 + N_FINALISTS * N_REPEATS
     assert len(TrialRecord(record).outcomes) == n_trials
     assert [sample.point for sample in first.samples] == Space().points(6, 0)
     assert first.best.mean == min(finalist.mean for finalist in first.finalists)
     assert all(len(finalist.held_out) == 1 + N_REPEATS for finalist in first.finalists)
-    assert Search(proxy, Space(), 6).run(data, record, 1, execution) == first
+    assert Search(proxy, Space(), 6).run(data, record, Processes(1), execution) == first
     assert len(TrialRecord(record).outcomes) == n_trials  # nothing was trained again
 
 

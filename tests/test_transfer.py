@@ -7,6 +7,7 @@ import pytest
 
 from cerebras_gpt.plan.families import Base, mup
 from cerebras_gpt.train.coordinates import sweep
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.transfer import Transfer, optimum, rates_around, transfer, trials
 
 RATES = rates_around(0.01, 3)
@@ -67,4 +68,4 @@ def test_each_trial_warms_up_and_falls_to_a_tenth(made):
 
 def test_two_rates_are_too_few(made, data, tmp_path):
     with pytest.raises(ValueError, match="give 3 or more"):
-        transfer(made, (0.1, 0.2), 6, data, tmp_path / "trials.jsonl", workers=1)
+        transfer(made, (0.1, 0.2), 6, data, tmp_path / "trials.jsonl", workers=Processes(1))

@@ -11,7 +11,8 @@ import pytest
 
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.errors import STOPPED, ending
-from cerebras_gpt.train import trial as trial_module
+from cerebras_gpt.train import crew
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.trial import Trial, TrialRecord, WorkerDiedError, outcome, outcomes, trial_key
 
@@ -46,7 +47,7 @@ def test_an_outcome_is_reproducible_and_learned_something(trials, data, here):
 
 
 def test_workers_give_the_same_bits_as_this_process_in_any_order(trials, data, here, tmp_path):
-    found = outcomes(list(reversed(trials)), data, tmp_path / "record.jsonl", workers=2)
+    found = outcomes(list(reversed(trials)), data, tmp_path / "record.jsonl", workers=Processes(2))
     assert losses(found) == losses(reversed(here))
 
 
@@ -55,10 +56,10 @@ def test_a_search_goes_on_where_it_was_and_ends_the_same(trials, data, here, tmp
     remember(record, trials[:2], here, data)
     with record.open("a") as file:
         file.write('{"key": "to')  # torn by a kill
-    found = outcomes(trials, data, record, workers=1)
+    found = outcomes(trials, data, record, workers=Processes(1))
     assert losses(found) == losses(here)
-    monkeypatch.setattr(trial_module, "_Worker", lambda *_: pytest.fail("trained again"))
-    assert outcomes(trials, data, record, workers=1) == found
+    monkeypatch.setattr(crew, "_Worker", lambda *_: pytest.fail("trained again"))
+    assert outcomes(trials, data, record, workers=Processes(1)) == found
     assert len(TrialRecord(record).outcomes) == 4
     whole = [line for line in record.read_text().splitlines() if line.endswith("}")]
     assert len(whole) == 4 and len(record.read_text().splitlines()) == 5
@@ -68,7 +69,7 @@ def test_a_trial_of_another_name_is_still_the_same_trial(trials, data, here, tmp
     record = tmp_path / "record.jsonl"
     remember(record, trials[:1], here, data)
     other = Trial("renamed", replace(trials[0].plan, name="renamed", reasons=("none",)))
-    assert outcomes([other, other], data, record, workers=1) == [here[0]._replace(name="renamed")] * 2
+    assert outcomes([other, other], data, record, workers=Processes(1)) == [here[0]._replace(name="renamed")] * 2
 
 
 def test_what_decides_the_outcome_decides_the_key(tiny):
@@ -101,7 +102,7 @@ def test_a_killed_worker_is_told_by_the_name_of_its_trial(tiny, data, tmp_path):
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         with pytest.raises(WorkerDiedError, match=r"'endless' was killed by signal 9.*record\.jsonl.*goes on"):
-            outcomes([Trial("endless", endless)], data, tmp_path / "record.jsonl", workers=1)
+            outcomes([Trial("endless", endless)], data, tmp_path / "record.jsonl", workers=Processes(1))
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -117,7 +118,7 @@ def test_an_interrupt_keeps_the_record_and_ends_the_workers(tiny, trials, data, 
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         with pytest.raises(RuntimeError) as error:
-            outcomes([*trials[:1], Trial("endless", replace(tiny, steps=10**6))], data, record, workers=1)
+            outcomes([*trials[:1], Trial("endless", replace(tiny, steps=10**6))], data, record, workers=Processes(1))
     finally:
         signal.signal(signal.SIGALRM, before)
     assert ending(error.value).code == STOPPED and str(record) in ending(error.value).line
@@ -137,6 +138,6 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, line):
 def test_what_does_not_fit_the_pack_is_refused_before_a_worker_starts(tiny, data, tmp_path):
     other = replace(tiny, architecture=replace(tiny.architecture, vocab_size=300))
     with pytest.raises(ValueError, match="vocabulary"):
-        outcomes([Trial("other", other)], data, tmp_path / "record.jsonl", workers=1)
+        outcomes([Trial("other", other)], data, tmp_path / "record.jsonl", workers=Processes(1))
     with pytest.raises(ValueError, match="workers"):
-        outcomes([], data, tmp_path / "record.jsonl", workers=0)
+        outcomes([], data, tmp_path / "record.jsonl", workers=Processes(0))

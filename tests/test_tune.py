@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from cerebras_gpt.cli.app import app
 from cerebras_gpt.plan.plan import Plan, role_table
 from cerebras_gpt.plan.tuned import Tuned
-from cerebras_gpt.report.tune_figures import surface_figure, write_surface
+from cerebras_gpt.report.page import write_report
+from cerebras_gpt.report.tune_figures import Surface, surface_figure, surface_of, write_surface
+from cerebras_gpt.train.crew import Processes
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import Finalist, Findings, Proxy, Range, Sample, Search, Space
 from cerebras_gpt.train.trial import Outcome
@@ -33,7 +35,7 @@ def search(data):
 
 @pytest.fixture(scope="module")
 def tuning(search, data, tmp_path_factory):
-    return tune(search, data, tmp_path_factory.mktemp("tuned"), 1, QUICK)
+    return tune(search, data, tmp_path_factory.mktemp("tuned"), Processes(1), QUICK)
 
 
 def test_the_chosen_point_is_in_the_file_with_its_cost(tuning, search, data):
@@ -50,7 +52,7 @@ def test_the_chosen_point_is_in_the_file_with_its_cost(tuning, search, data):
 
 def test_tuning_again_changes_no_byte(tuning, search, data, tmp_path):
     shutil.copy(tuning.out / RECORD, tmp_path)
-    again = tune(search, data, tmp_path, 1, QUICK)
+    again = tune(search, data, tmp_path, Processes(1), QUICK)
     assert (tmp_path / "tuned.json").read_bytes() == (tuning.out / "tuned.json").read_bytes()
     assert table(again).splitlines()[:-1] == table(tuning).splitlines()[:-1]
 
@@ -127,9 +129,24 @@ def test_a_surface_with_diverged_samples_and_a_fixed_value_is_drawn(tmp_path):
     points = space.points(12, 0)
     samples = [Sample(p, Outcome("s", 1.0, float("inf") if i % 4 == 0 else 4.0 + i, 1.0)) for i, p in enumerate(points)]
     findings = Findings(samples, [Finalist(points[1], (5.0,))], {})
-    assert len(surface_figure(findings, space).axes) == 4  # three panels and the scale of colours
-    write_surface(findings, space, tmp_path / "surface.png")
+    assert len(surface_figure(surface_of(findings, space)).axes) == 4  # three panels and the scale of colours
+    write_surface(surface_of(findings, space), tmp_path / "surface.png")
     assert (tmp_path / "surface.png").stat().st_size > 10_000
+    assert Surface.load(tmp_path) == surface_of(findings, space)
+
+
+def test_a_report_draws_the_search_again(tuning, tmp_path):
+    page = write_report([tuning.out], tmp_path / "page.html").read_text("utf-8")
+    assert page.count("<svg") == 2 and f"Held-out loss of {N} samples on a proxy of width 32; in a ring" in page
+
+
+@pytest.mark.parametrize("text", [None, "{}", '{"points": [[1]], "best": [], "space": {}}'])
+def test_a_search_whose_surface_is_not_there_says_what_makes_it(tuning, tmp_path, text):
+    shutil.copy(tuning.out / "tuned.json", tmp_path)
+    if text is not None:
+        (tmp_path / "surface.json").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"surface.*run .*`cerebras-gpt tune`"):
+        write_report([tmp_path], tmp_path / "page.html")
 
 
 def test_a_choice_at_the_end_of_a_range_is_told(tuning):

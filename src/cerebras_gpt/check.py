@@ -24,6 +24,7 @@ from cerebras_gpt.train.direct import Promise, broken_forward, broken_groups, br
 from cerebras_gpt.train.optim import optimizer, set_learning_rate
 from cerebras_gpt.train.slopes import Slope, judged, slopes
 from cerebras_gpt.train.transfer import Transfer, rates_around, transfer
+from cerebras_gpt.train.trial import Workers
 
 VOCAB_SIZE, SEQ_LEN, BATCH_SIZE = 256, 32, 8
 """Of the runs of a check, without a pack: the laws are about width and depth, and small is quick."""
@@ -234,7 +235,7 @@ def check(subject: Subject, axes: Sequence[Axis], settings: Settings) -> Finding
 
 
 def check_transfer(
-    finding: Finding, settings: Settings, steps: int, octaves: int, record: Path, workers: int
+    finding: Finding, settings: Settings, steps: int, octaves: int, record: Path, workers: Workers
 ) -> Finding:
     """The same finding with the learning-rate transfer over its widths."""
     assert settings.data is not None

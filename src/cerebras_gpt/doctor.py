@@ -29,6 +29,7 @@ PACKAGES = (
     "lm-eval",
     *("fastapi", "uvicorn", "prometheus-client"),
     *("bm25s", "pyarrow", "sacrebleu"),
+    "ray",
 )
 """What we depend on, and the texts and words that extras bring."""
 COMPILERS = ("c++", "g++", "clang++", "cl")

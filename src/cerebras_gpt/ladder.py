@@ -20,10 +20,10 @@ from cerebras_gpt.train.calibrate import Stopwatch, calibrated, fastest, keep, m
 from cerebras_gpt.train.held_out import AT_THE_END
 from cerebras_gpt.train.pilot import QUICK, held_out_bits
 from cerebras_gpt.train.pretrain import pretrain
-from cerebras_gpt.train.trial import Outcome, Trial, outcomes
+from cerebras_gpt.train.trial import Outcome, Trial, Workers, outcomes
 
 DESIGN, RECORD, PREDICTION, VERDICT = "ladder.json", "rungs.jsonl", "prediction.json", "verdict.json"
-PICTURE, RUN = "ladder.png", "run"
+PICTURE, RUN, TWIN = "ladder.png", "run", "twin.json"
 
 SMALL_BASE = Base(d_model=32, n_layers=2, init_std=0.17, embedding_scale=3.0)
 SMALL_PEAK_LR = 0.02
@@ -135,7 +135,7 @@ def begin(made: Design, out: Path) -> None:
     replace_text(out / DESIGN, json.dumps(config.to_mapping(made), indent=2) + "\n")
 
 
-def climb(design: Design, data: Path, out: Path, workers: int) -> Climbed:
+def climb(design: Design, data: Path, out: Path, workers: Workers) -> Climbed:
     """Trains the rungs, writes the prediction, trains what was predicted; the same call goes on after a kill."""
     if Shards.open(data, "train", verify=False).fingerprint != design.data_fingerprint:
         raise ValueError(f"{out} was started on other data; give another --out, or the data it began with")
@@ -170,7 +170,7 @@ def write_durably(path: Path, values: dict[str, object]) -> None:
         sync_folder(path.parent)
 
 
-def with_twin(climbed: Climbed, design: Design, data: Path, out: Path, workers: int) -> Climbed:
+def with_twin(climbed: Climbed, design: Design, data: Path, out: Path, workers: Workers) -> Climbed:
     """The ladder with the same sizes and tokens under SP, at the one learning rate that is best on the third rung."""
     execution = calibrated(design.family.plan(design.widths[-1]), out, Stopwatch(1.0)).execution
 
@@ -185,6 +185,7 @@ def with_twin(climbed: Climbed, design: Design, data: Path, out: Path, workers: 
     found = losses([*fitted, *last], "SP twin")
     rungs = [*rungs_of(fitted, found[: len(fitted)], data), *rungs_of(last, found[len(fitted) :], data)]
     whole = replace(climbed, twin=tuple(rungs))
+    write_durably(out / TWIN, {"rungs": [config.to_mapping(rung) for rung in rungs]})
     write_ladder(whole, out / PICTURE)
     return whole
 

@@ -11,10 +11,11 @@ from cerebras_gpt.plan.budget import Text, small_plan
 from cerebras_gpt.plan.plan import Plan, overridden
 from cerebras_gpt.plan.tuned import FILE, Tuned
 from cerebras_gpt.record import duration
-from cerebras_gpt.report.tune_figures import write_surface
+from cerebras_gpt.report.tune_figures import surface_of, write_surface
 from cerebras_gpt.train.calibrate import Stopwatch, calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import Findings, Search, rises
+from cerebras_gpt.train.trial import Workers
 
 RECORD, PICTURE = "trials.jsonl", "tuned.png"
 N_SHOWN = 10
@@ -46,7 +47,7 @@ def measured_execution(search: Search, out: Path) -> Execution:
     return calibrated(search.proxy.template, out, Stopwatch(0.4)).execution
 
 
-def tune(search: Search, data: Path, out: Path, workers: int, execution: Execution) -> Tuning:
+def tune(search: Search, data: Path, out: Path, workers: Workers, execution: Execution) -> Tuning:
     """Searches, chooses, and writes tuned.json and its picture; the same call goes on after any interruption."""
     findings = search.run(data, out / RECORD, workers, execution)
     best = findings.best
@@ -67,7 +68,7 @@ def tune(search: Search, data: Path, out: Path, workers: int, execution: Executi
         outcomes=RECORD,
     )
     replace_text(out / FILE, tuned.to_json())
-    write_surface(findings, search.space, out / PICTURE)
+    write_surface(surface_of(findings, search.space), out / PICTURE)
     return Tuning(search, findings, tuned, data, out)
 
 

@@ -6,12 +6,15 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cerebras_gpt import __version__
 from cerebras_gpt.errors import DONE, OURS, READER_GONE, Ending, ending
+
+if TYPE_CHECKING:
+    from cerebras_gpt.train.trial import Workers
 
 log = logging.getLogger("cerebras_gpt")
 
@@ -25,6 +28,12 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option(help="Folder or file to write.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder (its newest good checkpoint) or a checkpoint folder.")]
+WorkerCount = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes at a time; one a core if not given.")
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray", help="Train on Ray's hosts instead: local, auto or ray://HOST:10001.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -51,6 +60,14 @@ def prepare_process() -> None:
 
     bind_threads()
     keep_memory()
+
+
+def workers_on(ray: str | None, n: int | None, n_here: int) -> "Workers":
+    """Who trains the trials of a verb, n at a time: processes here (one for each core here), or a Ray cluster."""
+    from cerebras_gpt.train.crew import Processes
+    from cerebras_gpt.train.on_ray import RayTasks
+
+    return Processes(n or n_here) if ray is None else RayTasks(ray, n)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cerebras_gpt.cli.app import AsJson, Out, app
+from cerebras_gpt.cli.app import AsJson, Out, RayAddress, WorkerCount, app, workers_on
 from cerebras_gpt.cli.make import with_settings
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def tune(
     peak_lr: Annotated[str, typer.Option(help="Range LOW:HIGH to search.")] = "0.001:0.06",
     init_std: Annotated[str, typer.Option(help="Range LOW:HIGH to search.")] = "0.02:0.32",
     embedding_scale: Annotated[str, typer.Option(help="Range LOW:HIGH to search.")] = "1:32",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes at a time; one a core if not given.")] = None,
+    workers: WorkerCount = None,
+    ray: RayAddress = None,
     seed: Annotated[int, typer.Option(help="Of the sequence of points.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -36,11 +37,12 @@ def tune(
     from cerebras_gpt import tune as tuning
     from cerebras_gpt.train.search import Proxy, Search, Space
 
+    crew = workers_on(ray, workers, n_cores())
     space = Space(_range("peak-lr", peak_lr), _range("init-std", init_std), _range("embedding-scale", embedding_scale))
     template = with_settings(tuning.proxy_template(data, width, layers, steps), settings or [])
     search = Search(Proxy(template, parametrization), space, samples, seed)
     execution = tuning.measured_execution(search, out)
-    found = tuning.tune(search, data, out, n_cores() if workers is None else workers, execution)
+    found = tuning.tune(search, data, out, crew, execution)
     print(found.tuned.to_json() if as_json else tuning.table(found) + "\n", end="")
 
 

@@ -27,6 +27,9 @@ DPI = 90
 WIDEST_RATIO = 1e3
 """The y axes of a quantity span at least this, the same for all side by side, so that flat looks flat."""
 
+PANEL = 3.6
+"""Inches that a panel of the transfer needs at least."""
+
 AXIS_NAMES: dict[Axis, str] = {"width": "width", "head": "head width", "depth": "layers"}
 
 
@@ -110,12 +113,19 @@ def _axes(ax: Axes, xs: Sequence[int], name: str) -> None:
         ax.set_xlabel(name)
 
 
-def transfer_figure(found: Sequence[tuple[str, Transfer]]) -> Figure:
+def transfer_figure(found: Sequence[tuple[str, Transfer]], width: float = 9.2) -> Figure:
     """Held-out loss against the peak learning rate, a line for each width, its best rate marked."""
-    figure = Figure(figsize=(4.6 * len(found), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for ax, (name, transfer) in zip(panels, found, strict=True):
+    n_columns = min(len(found), max(1, int(width // PANEL)))
+    n_rows = math.ceil(len(found) / n_columns)
+    size = min(width, 1.7 * PANEL * n_columns), 3.6 * n_rows
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
+    for spare in panels[len(found) :]:
+        spare.remove()
+    for ax, (name, transfer) in zip(panels, found, strict=False):
         draw_transfer(ax, name, transfer)
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, frameon=False, loc="outside lower center", ncols=min(len(names), 2 * n_columns))
     panels[0].set_ylabel("held-out loss, nats per token")
     return figure
 
@@ -135,4 +145,3 @@ def draw_transfer(ax: Axes, name: str, transfer: Transfer) -> None:
     ax.set_xlabel("peak learning rate")
     ink = COLOURS["accent"] if transfer.holds else COLOURS["second"]
     ax.set_title(f"{name}: best rate moves {transfer.drift:+.2f} octaves", color=ink, fontsize=9)
-    ax.legend(frameon=False)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from cerebras_gpt.files import replace_text
-from cerebras_gpt.report.figures import blank, colour_of
+from cerebras_gpt.report.figures import WIDE, blank, colour_of
 
 DOWNSTREAM = "downstream.json"
 """A list of mappings with the keys of Score."""
@@ -44,9 +44,9 @@ def add_scores(folder: Path, scores: Sequence[Score]) -> None:
     replace_text(folder / DOWNSTREAM, json.dumps([score._asdict() for score in (*kept, *scores)], indent=1) + "\n")
 
 
-def downstream_figure(scores: Sequence[Score], width: float = 8.0) -> Figure:
+def downstream_figure(scores: Sequence[Score], width: float = WIDE) -> Figure:
     """Score against training compute, a line with its standard errors for each task."""
-    figure, ax = blank(width, 0.55 * width, "training compute, FLOPs", "score")
+    figure, ax = blank(width, 0.55 * width if width == WIDE else 0.8 * width, "training compute, FLOPs", "score")
     for i, name in enumerate(dict.fromkeys(score.name for score in scores)):
         own = sorted(score for score in scores if score.name == name)
         ax.errorbar(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from cerebras_gpt.plan.noise import KIND as NOISE
 from cerebras_gpt.report.run import Run, Series
 from cerebras_gpt.report.words import bits, count, plain
 
@@ -210,6 +211,7 @@ def bits_figure(runs: Sequence[Run], width: float = WIDE) -> Figure:
     ax.barh(range(len(bars)), values, color=colours, height=0.62)
     ax.set_yticks(range(len(bars)), names, color=COLOURS["ink"], parse_math=False)
     ax.set_xlim(0, 1.12 * max(values))
+    ax.set_ylim(-0.6, max(len(bars), 2) - 0.4)
     ax.grid(visible=False)
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
@@ -220,12 +222,12 @@ def bits_figure(runs: Sequence[Run], width: float = WIDE) -> Figure:
     return figure
 
 
-def training_figure(runs: Sequence[Run], width: float, key: str, ylabel: str, log: bool) -> Figure:
-    """One training quantity against tokens."""
+def training_figure(runs: Sequence[Run], width: float, key: str, ylabel: str, log: bool, kind: str = "train") -> Figure:
+    """One quantity that was measured over and over against tokens."""
     figure, ax = blank(width, 0.62 * width, "tokens seen", ylabel)
     labels = []
     for i, run in enumerate(runs):
-        x, y = thin(*run.series("train", key))
+        x, y = thin(*run.series(kind, key))
         if len(x):
             ax.plot(x, y, color=colour_of(i), linewidth=1.4)
             labels.append(Label(x[-1], float(y[-1]), run.name, colour_of(i)))
@@ -262,10 +264,20 @@ def throughput_figure(runs: Sequence[Run], width: float = SMALL) -> Figure:
     return training_figure(runs, width, "tokens_per_second", "tokens per second", log=False)
 
 
+def noise_figure(runs: Sequence[Run], width: float = SMALL) -> Figure:
+    """The gradient noise scale against tokens, and dashed the batch of each run."""
+    figure = training_figure(runs, width, "noise_scale", "noise scale, tokens", log=True, kind=NOISE)
+    for i, run in enumerate(runs):
+        if run.of(NOISE):
+            figure.axes[0].axhline(run.plan.tokens_per_step, color=colour_of(i), linewidth=1.1, dashes=(4, 3))
+    return figure
+
+
 FIGURES: dict[str, Callable[..., Figure]] = {
     "loss": loss_figure,
     "bits_per_byte": bits_figure,
     "learning_rate": learning_rate_figure,
     "gradient_norm": gradient_norm_figure,
     "throughput": throughput_figure,
+    "noise": noise_figure,
 }

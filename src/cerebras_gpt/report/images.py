@@ -2,30 +2,25 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from cerebras_gpt.report.figures import COLOURS, FIGURES, STYLE
-from cerebras_gpt.report.run import Run, read_run
+from cerebras_gpt.report.run import read_run
 
 
-def to_svg(name: str, runs: Sequence[Run], width: float, words: str) -> str:
-    """One of the FIGURES as an inline SVG element that takes its colours and its font from the page."""
-    prefix = f"{name}-{width:g}".replace(".", "-")
-    with matplotlib.rc_context(STYLE):
-        figure = FIGURES[name](runs, width)
-        return figure_svg(figure, prefix, words)
+def figure_svg(draw: Callable[[float], Figure], prefix: str, width: float, words: str) -> str:
+    """A figure as an inline SVG element that takes its colours and its font from the page.
 
-
-def figure_svg(figure: Figure, prefix: str, words: str) -> str:
-    """Any figure as an inline SVG element, its inner names begun with the prefix."""
+    Its inner names begin with the prefix, and equal figures give equal elements.
+    """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": prefix}):  # the salt makes equal runs give equal pages
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        draw(width).savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")

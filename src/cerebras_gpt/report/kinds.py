@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,20 +13,31 @@ from cerebras_gpt.files import read_json
 from cerebras_gpt.plan.iso_flop import IsoFlopFit
 from cerebras_gpt.plan.ladder_law import Climbed, Foretold, Rung
 from cerebras_gpt.plan.law_file import LawFile
+from cerebras_gpt.plan.laws import EPOCH
+from cerebras_gpt.plan.tuned import FILE as TUNED
+from cerebras_gpt.plan.tuned import Tuned
 from cerebras_gpt.report.check_figures import transfer_figure
 from cerebras_gpt.report.downstream_figures import DOWNSTREAM, downstream_figure, read_downstream
 from cerebras_gpt.report.ladder_figures import ladder_figure
 from cerebras_gpt.report.law_figures import iso_flop_figure, law_figure
 from cerebras_gpt.report.law_points import run_point
 from cerebras_gpt.report.trade_figures import trade_figure
+from cerebras_gpt.report.tune_figures import AXES, Surface, surface_figure
+from cerebras_gpt.report.twin_figures import twin_figure, twin_words
+from cerebras_gpt.report.words import plain
 from cerebras_gpt.train.transfer import Transfer
+
+TWIN = "twin.json"
+"""Beside a ladder's own files, if its sizes were trained under SP too."""
+SPOKEN = {"mup": "muP", "completep": "CompleteP"}
 
 
 class Drawn(NamedTuple):
     """A picture with its name in the page and its sentence."""
 
     name: str
-    figure: Figure
+    draw: Callable[[float], Figure]
+    """At a width in inches."""
     words: str
 
 
@@ -34,9 +46,9 @@ def law_pictures(path: Path) -> list[Drawn]:
     law = LawFile.load(path)
     fit = law.fit()
     if isinstance(fit, IsoFlopFit):
-        return [Drawn("isoflop", iso_flop_figure(fit, law.unit), "Loss against size at equal compute.")]
+        return [Drawn("isoflop", partial(iso_flop_figure, fit, law.unit), "Loss against size at equal compute.")]
     words = "Loss against compute with the fitted law and the 90 % of runs; below, how far each run lies off the law."
-    return [Drawn("law", law_figure(fit, law.unit), words)]
+    return [Drawn("law", partial(law_figure, fit, law.unit, ()), words)]
 
 
 def ladder_pictures(folder: Path) -> list[Drawn]:
@@ -51,17 +63,46 @@ def ladder_pictures(folder: Path) -> list[Drawn]:
     words = "The fitted rungs, the law, what was predicted before the last run, and what it reached."
     trade = "Training and use together at equal loss, by the law of Besiroglu et al. 2024, extrapolated below 44M."
     return [
-        Drawn("ladder", ladder_figure(Climbed(foretold, last)), words),
-        Drawn("trade", trade_figure(n_parameters, n_tokens), trade),
+        Drawn("ladder", partial(ladder_figure, Climbed(foretold, last)), words),
+        *_twin_pictures(folder, (*foretold.rungs, last)),
+        Drawn("trade", partial(trade_figure, n_parameters, n_tokens, EPOCH), trade),
     ]
+
+
+def _twin_pictures(folder: Path, rungs: Sequence[Rung]) -> list[Drawn]:
+    """The family beside its twin, if that was trained."""
+    if not (folder / TWIN).exists():
+        return []
+    twin = _rungs(read_json(folder / TWIN), folder / TWIN)
+    family = read_json(folder / "ladder.json").get("family")
+    name = str(family.get("parametrization")) if isinstance(family, dict) else "mup"
+    name = SPOKEN.get(name, name)
+    return [Drawn("twin", partial(twin_figure, rungs, twin, name), twin_words(rungs, twin, name))]
 
 
 def _foretold(folder: Path) -> Foretold:
     found = read_json(folder / "prediction.json")
+    return config.from_mapping(Foretold, {**found, "rungs": _rungs(found, folder / "prediction.json")})
+
+
+def _rungs(found: Mapping[str, object], file: Path) -> tuple[Rung, ...]:
     rungs = found.get("rungs")
     if not isinstance(rungs, list):
-        raise ValueError(f"{folder / 'prediction.json'} has no rungs; run `cerebras-gpt ladder` again")
-    return config.from_mapping(Foretold, {**found, "rungs": tuple(config.from_mapping(Rung, row) for row in rungs)})
+        raise ValueError(f"{file} has no rungs; run `cerebras-gpt ladder` again")
+    return tuple(config.from_mapping(Rung, row) for row in rungs)
+
+
+def tune_pictures(folder: Path) -> list[Drawn]:
+    """Of a search: the loss over each pair of the tuned values."""
+    tuned, surface = Tuned.load(folder), Surface.load(folder)
+    proxy = tuned.proxy.architecture
+    costs = ", ".join(f"{plain(rise, 2)} for the {AXES[axis]}" for axis, rise in tuned.rises.items())
+    words = (
+        f"Held-out loss of {tuned.n_samples} samples on a proxy of width {proxy.d_model}; in a ring the chosen one: "
+        f"peak learning rate {plain(tuned.peak_lr, 3)}, init std {plain(tuned.base.init_std, 3)}, embedding scale "
+        f"{plain(tuned.base.embedding_scale, 3)}, {tuned.held_out:.3f} nats per token over {tuned.n_seeds} seeds."
+    ) + (f" A factor of two off costs, in nats: {costs}." if costs else "")
+    return [Drawn("surface", partial(surface_figure, surface), words)]
 
 
 def check_pictures(folder: Path) -> list[Drawn]:
@@ -69,7 +110,7 @@ def check_pictures(folder: Path) -> list[Drawn]:
     rows = json.loads((folder / "check.json").read_text("utf-8"))
     found = [(str(row["parametrization"]), _transfer(row["transfer"])) for row in rows if row.get("transfer")]
     words = "Held-out loss against the learning rate, a line for each width: where it transfers, the best stays put."
-    return [Drawn("transfer", transfer_figure(found), words)] if found else []
+    return [Drawn("transfer", partial(transfer_figure, found), words)] if found else []
 
 
 def _transfer(row: Mapping[str, Mapping[str, Sequence[float]]]) -> Transfer:
@@ -79,12 +120,13 @@ def _transfer(row: Mapping[str, Mapping[str, Sequence[float]]]) -> Transfer:
 
 def downstream_pictures(path: Path) -> list[Drawn]:
     """Of a list of task scores: score against compute."""
-    return [Drawn("downstream", downstream_figure(read_downstream(path)), "Scores of tasks against compute.")]
+    return [Drawn("downstream", partial(downstream_figure, read_downstream(path)), "Scores of tasks against compute.")]
 
 
 KINDS: dict[str, Callable[[Path], list[Drawn]]] = {
     "ladder.json": ladder_pictures,
     "check.json": check_pictures,
+    TUNED: tune_pictures,
     DOWNSTREAM: downstream_pictures,
 }
 """File that identifies a folder -> its pictures. A run has plan.json and sections of its own; a file is a law."""
@@ -93,7 +135,7 @@ RUN = "plan.json"
 
 
 def pictures_of(path: Path) -> list[Drawn] | None:
-    """The pictures of a ladder, a check, a law or scores; None of a run, which has sections of its own.
+    """The pictures of a ladder, a check, a search, a law or scores; None of a run, which has sections of its own.
 
     Raises FileNotFoundError naming what is known, where a path is none of it.
     """
@@ -105,4 +147,4 @@ def pictures_of(path: Path) -> list[Drawn] | None:
     if (path / RUN).exists():
         return None
     known = ", ".join((RUN, *KINDS))
-    raise FileNotFoundError(f"{path} is no run, ladder, check, scores or law; a folder is known by its {known}")
+    raise FileNotFoundError(f"{path} is no run, ladder, check, search, scores or law; a folder is known by its {known}")

@@ -7,24 +7,18 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from cerebras_gpt.plan.ladder_law import Climbed, LadderLaw, Rung
-from cerebras_gpt.report.figures import COLOURS, STYLE
-from cerebras_gpt.report.words import plain
+from cerebras_gpt.report.figures import COLOURS, STYLE, WIDE
+from cerebras_gpt.report.law_figures import CURVE, panels
 
-WIDTH, HEIGHT = 8.0, 6.0
-"""Inches."""
-CURVE = 80
-"""Points of the drawn law."""
 MARGIN = 1.8
 """How many times further than the runs the law is drawn."""
 
 
-def ladder_figure(climbed: Climbed) -> Figure:
+def ladder_figure(climbed: Climbed, width: float = WIDE) -> Figure:
     """Bits per byte against compute above, percent off the law below; the interval ends in the predicted point."""
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    figure, above, below = panels(width, "held-out bits per byte", "off the law, %")
     law = climbed.foretold.law
     draw_law(above, below, climbed)
     for rungs, colour, marker, label in (
@@ -40,8 +34,6 @@ def ladder_figure(climbed: Climbed) -> Figure:
                     label="predicted before training, 90 %")  # fmt: skip
         ax.plot([last.flops], [found], "o", color=COLOURS["accent"], markersize=11, markerfacecolor="none",
                 markeredgewidth=1.8, zorder=5, label=f"measured, {100 * climbed.error:+.2f} %")  # fmt: skip
-    for axis in (above.xaxis, below.xaxis):
-        axis.set_minor_formatter(NullFormatter())
     above.legend(frameon=False)
     return figure
 
@@ -57,11 +49,7 @@ def draw_law(above: Axes, below: Axes, climbed: Climbed) -> None:
     above.fill_between(x, low, high, color=COLOURS["grid"], zorder=0)
     below.axhline(0, color=COLOURS["ink"], linewidth=1.2)
     below.fill_between(x, 100 * (low / y - 1), 100 * (high / y - 1), color=COLOURS["grid"], zorder=0)
-    above.set(xscale="log", yscale="log", ylabel="held-out bits per byte", xlim=(x[0], x[-1]))
-    above.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value, 3)))
-    above.yaxis.set_minor_locator(NullLocator())
-    below.set(xlabel="training compute, FLOPs (formula of the paper)", ylabel="off the law, %")
+    above.set_xlim(x[0], x[-1])
 
 
 def draw_rungs(

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from cerebras_gpt.plan.certainty import reach
@@ -16,23 +16,34 @@ from cerebras_gpt.plan.law_file import AnyFit
 from cerebras_gpt.plan.points import Point, compute
 from cerebras_gpt.plan.power_law import PowerFit
 from cerebras_gpt.plan.robust_law import RobustFit
-from cerebras_gpt.report.figures import COLOURS, STYLE, colour_of
-from cerebras_gpt.report.words import count
+from cerebras_gpt.report.figures import COLOURS, STYLE, WIDE, blank, colour_of
+from cerebras_gpt.report.words import count, plain
 
 Array = NDArray[np.float64]
 
-WIDTH, HEIGHT = 8.0, 6.0
-"""Inches."""
 MARGIN = 3.0
 """How many times further than the runs, on both sides, the law is drawn."""
 CURVE = 80
 """Points of a drawn curve."""
 
 
-def law_figure(fit: AnyFit, unit: str, beside: Sequence[Point] = ()) -> Figure:
+def panels(width: float, unit: str, off: str) -> tuple[Figure, Axes, Axes]:
+    """A figure of two panels over compute: losses above, how far they lie off a law below."""
+    figure = Figure(figsize=(width, 0.75 * width if width == WIDE else 1.15 * width), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    above.set(xscale="log", yscale="log", ylabel=unit)
+    above.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    above.yaxis.set_major_formatter(FuncFormatter(lambda y, _: plain(y, 3)))
+    above.yaxis.set_minor_locator(NullLocator())
+    below.set(xlabel="training compute, FLOPs", ylabel=off)
+    for axis in (above.xaxis, below.xaxis):
+        axis.set_minor_formatter(NullFormatter())
+    return figure, above, below
+
+
+def law_figure(fit: AnyFit, unit: str, beside: Sequence[Point] = (), width: float = WIDE) -> Figure:
     """Loss against compute above, deviation from the law below; points beside it are drawn and were not fitted."""
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+    figure, above, below = panels(width, unit, "above the law, %")
     below.axhline(0, color=COLOURS["ink"], linewidth=1)
     if isinstance(fit, PowerFit | RobustFit):
         _draw_law(above, below, fit, [*fit.points, *beside])
@@ -41,15 +52,7 @@ def law_figure(fit: AnyFit, unit: str, beside: Sequence[Point] = ()) -> Figure:
         fitted = [point for point in fit.points if point.family == family]
         points = fitted or [point for point in beside if point.family == family]
         _draw_points(above, below, fit, points, colour_of(i), family or "runs", filled=bool(fitted))
-    above.set_xscale("log")
-    above.set_yscale("log")
-    above.set_ylabel(unit)
-    above.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    above.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
-    above.yaxis.set_minor_locator(NullLocator())
     above.legend(frameon=False, loc="upper right")
-    below.set_xlabel("training compute, FLOPs")
-    below.set_ylabel("above the law, %")
     return figure
 
 
@@ -80,10 +83,9 @@ def _draw_points(
     below.plot(flops, off, "o", color=colour, markerfacecolor=face, markersize=5)
 
 
-def iso_flop_figure(fit: IsoFlopFit, unit: str) -> Figure:
+def iso_flop_figure(fit: IsoFlopFit, unit: str, width: float = WIDE) -> Figure:
     """Loss against parameters, a parabola for every budget, its bottom marked."""
-    figure = Figure(figsize=(WIDTH, 0.7 * HEIGHT), layout="constrained")
-    ax = figure.add_subplot(xlabel="parameters", ylabel=unit)
+    figure, ax = blank(width, 0.55 * width if width == WIDE else 0.8 * width, "parameters", unit)
     for i, (budget, minimum) in enumerate(zip(fit.budgets, fit.minima, strict=True)):
         points = [fit.points[at] for at in budget.at]
         places = np.exp(np.linspace(budget.n.min(), budget.n.max(), CURVE) + budget.middle)

@@ -3,14 +3,17 @@
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from html import escape
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from cerebras_gpt.plan.noise import KIND as NOISE
 from cerebras_gpt.plan.plan import describe, role_table
 from cerebras_gpt.report.figures import FIGURES, NARROW, SMALL, WIDE
-from cerebras_gpt.report.images import to_svg
+from cerebras_gpt.report.images import figure_svg
 from cerebras_gpt.report.run import Row, Run, Verdict, number
 from cerebras_gpt.report.words import MISSING, against, bits, count, duration, plain, share
 
@@ -31,6 +34,8 @@ CAPTIONS = {
     "learning_rate": "The size of the steps. It climbs for a short warm-up, then falls to a small share of its peak.",
     "gradient_norm": "How hard each batch pulls. Good: it settles down; lone spikes are harmless, a climb is not.",
     "throughput": "Speed. Good: flat. A drop means that something else used the machine.",
+    "noise": "How noisy the gradient is: the batch, in tokens, at which signal and noise of a step are equal. Dashed, "
+    "the batch that was used. Good: far below the line, for then few tokens are wasted.",
 }
 
 RESUMED = " Dotted lines mark where the run was resumed; the curve should not notice."
@@ -138,12 +143,29 @@ def _comparison_row(run: Run) -> tuple[str, ...]:
     )
 
 
+def figure(name: str, draw: Callable[[float], Figure], widths: Mapping[str, float], words: str) -> str:
+    """A picture drawn for every kind of screen, and its sentence."""
+    drawn = "".join(
+        f'<div class="{kind}">{figure_svg(draw, f"{name}-{width:g}".replace(".", "-"), width, words)}</div>'
+        for kind, width in widths.items()
+    )
+    return f'<figure id="{name}">{drawn}<figcaption>{words}</figcaption></figure>'
+
+
 def picture(name: str, runs: Sequence[Run]) -> str:
     """A picture and its sentence; a large one is drawn for a desk and for a phone."""
     words = CAPTIONS[name] + (RESUMED if name == "loss" and len(runs) == 1 and runs[0].resumed_at else "")
     widths = {"wide": WIDE, "narrow": NARROW} if name in ("loss", "bits_per_byte") else {"any": SMALL}
-    drawn = "".join(f'<div class="{kind}">{to_svg(name, runs, width, words)}</div>' for kind, width in widths.items())
-    return f'<figure id="{name}">{drawn}<figcaption>{words}</figcaption></figure>'
+    return figure(name, partial(FIGURES[name], runs), widths, words)
+
+
+MEASURED_AS = {"noise": NOISE}
+"""Pictures of what short runs do not measure -> the kind of its rows."""
+
+
+def is_measured(name: str, runs: Sequence[Run]) -> bool:
+    """Whether any of the runs has something for the picture to show, or may yet have."""
+    return name not in MEASURED_AS or any(run.of(MEASURED_AS[name]) for run in runs)
 
 
 def pictures(runs: Sequence[Run], names: Iterable[str] = FIGURES) -> str:

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from cerebras_gpt.plan.inference import inference_flops
 from cerebras_gpt.plan.laws import EPOCH, ParametricLaw
-from cerebras_gpt.report.figures import COLOURS, blank, colour_of
+from cerebras_gpt.report.figures import COLOURS, WIDE, blank, colour_of
 from cerebras_gpt.report.words import count
 
 USES = (0.0, 1.0, 10.0, 100.0)
@@ -19,12 +19,12 @@ HIGHEST = 2.5
 """Of the drawn costs, as many times the least."""
 
 
-def trade_figure(n_parameters: float, n_tokens: float, law: ParametricLaw = EPOCH, width: float = 8.0) -> Figure:
+def trade_figure(n_parameters: float, n_tokens: float, law: ParametricLaw = EPOCH, width: float = WIDE) -> Figure:
     """Training and use together against size, relative to the model itself; the cheapest size of each use is marked.
 
     6 N D + 2 N n at equal loss by the law (Dey et al. 2023, section on trade-offs).
     """
-    figure, ax = blank(width, 0.55 * width, "parameters", "FLOPs in all, of this model = 1")
+    figure, ax = blank(width, 0.55 * width if width == WIDE else width, "parameters", "FLOPs in all, of this model = 1")
     loss = law.loss(n_parameters, n_tokens)
     sizes = n_parameters * np.geomspace(1 / SPAN, SPAN, 161)
     tokens = np.array([law.tokens(loss, float(n)) for n in sizes])
@@ -41,5 +41,5 @@ def trade_figure(n_parameters: float, n_tokens: float, law: ParametricLaw = EPOC
     ax.set_ylim(0, HIGHEST)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: count(n)))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2 if width == WIDE else 1)
     return figure

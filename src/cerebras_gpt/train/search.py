@@ -14,7 +14,7 @@ from cerebras_gpt import config
 from cerebras_gpt.plan.families import PARAMETRIZATIONS, Base
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.train.execution import Execution
-from cerebras_gpt.train.trial import Outcome, Trial, outcomes
+from cerebras_gpt.train.trial import Outcome, Trial, Workers, outcomes
 
 N_FINALISTS = 4
 """The best of all samples was also lucky, so this many of the best are repeated before one is chosen."""
@@ -170,7 +170,7 @@ class Search:
         if self.n_samples < 1:
             raise ValueError(f"{self.n_samples} samples find nothing; give 1 or more, such as 40")
 
-    def run(self, data: Path, record: Path, workers: int, execution: Execution) -> Findings:
+    def run(self, data: Path, record: Path, workers: Workers, execution: Execution) -> Findings:
         """Trains every sample, then the best of them with other seeds; goes on from the record.
 
         Raises ValueError if every sample diverged.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cerebras_gpt.train.coordinates import Sweep
-from cerebras_gpt.train.trial import Outcome, Trial, outcomes
+from cerebras_gpt.train.trial import Outcome, Trial, Workers, outcomes
 
 LARGEST_DRIFT = 1.0
 """Octaves (factors of 2) by which the best rate may move from the narrowest to the widest."""
@@ -96,7 +96,7 @@ def trials(made: Sweep, rates: Sequence[float], steps: int) -> list[Trial]:
     ]
 
 
-def transfer(made: Sweep, rates: Sequence[float], steps: int, data: Path, record: Path, workers: int) -> Transfer:
+def transfer(made: Sweep, rates: Sequence[float], steps: int, data: Path, record: Path, workers: Workers) -> Transfer:
     """Trains all of them, or takes them from the record, and tells where the best rates lie."""
     if len(rates) < 3:
         raise ValueError(f"{len(rates)} rates have no lowest point between them; give 3 or more")

@@ -4,15 +4,12 @@ import hashlib
 import json
 import math
 import os
-import signal
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -24,7 +21,6 @@ from cerebras_gpt.errors import MISTAKE
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.process import free_cores, keep_memory, threads_are_bound, unbound_children
 from cerebras_gpt.record import Steps
 from cerebras_gpt.train.endings import StoppedError
 from cerebras_gpt.train.execution import Execution, gradients
@@ -149,29 +145,53 @@ def trial_key(plan: Plan, fingerprint: str, execution: Execution, scoring: Scori
     return hashlib.sha256(what.encode()).hexdigest()[:32]
 
 
+class Work(NamedTuple):
+    """Trials to be trained, each by its key, on one pack."""
+
+    trials: Mapping[str, Trial]
+    data: Path
+    fingerprint: str
+    """Of the pack, so that another host can tell whether it reads the same one."""
+    execution: Execution
+
+    @property
+    def longest_first(self) -> list[tuple[str, Trial]]:
+        """In the order to begin them in, so that no long one is left over at the end."""
+        plans = {key: trial.plan for key, trial in self.trials.items()}
+        flops = {key: training_flops(plan.architecture, plan.tokens) for key, plan in plans.items()}
+        return sorted(self.trials.items(), key=lambda item: -flops[item[0]])
+
+
+class Workers(Protocol):
+    """Whoever trains: the processes of this machine (`crew`), or those of many (`on_ray`)."""
+
+    def train(self, work: Work) -> Generator[tuple[str, Outcome], None, None]:
+        """Keys and outcomes as they come; closed early, nothing of it goes on. Raises WorkerDiedError."""
+        ...
+
+
 def outcomes(
     trials: Sequence[Trial],
     data: Path,
     record: Path,
-    workers: int,
+    workers: Workers,
     execution: Execution = Execution(),  # noqa: B008  (it is frozen)
     title: str = "trials",
 ) -> list[Outcome]:
     """What becomes of every trial, in their order; those already in the record are not trained again.
 
-    Each worker is a process of its own that computes on one thread, so the numbers do not depend on how many there
-    are. Raises StoppedError on Ctrl-C and WorkerDiedError naming the trial; the same call goes on from the record.
+    Every trial is computed on one thread, so the numbers do not depend on how many workers there are. Raises
+    StoppedError on Ctrl-C and WorkerDiedError naming the trial; the same call goes on from the record.
     """
-    if workers < 1:
-        raise ValueError(f"{workers} workers cannot train anything; give 1 or more")
     fingerprint = _checked(trials, data)
     known = TrialRecord(record)
     keys = [trial_key(trial.plan, fingerprint, execution, trial.scoring) for trial in trials]
     pending = {key: trial for key, trial in zip(keys, trials, strict=True) if key not in known.outcomes}
     n_known = len(set(keys)) - len(pending)
-    with Steps(title, len(set(keys))) as progress:
+    done = workers.train(Work(pending, data, fingerprint, execution))
+    with Steps(title, len(set(keys))) as progress, closing(done):
         try:
-            for n_done, (key, found) in enumerate(_trained(pending, data, workers, execution), n_known + 1):
+            for n_done, (key, found) in enumerate(done, n_known + 1):
                 known.add(key, found)
                 best = min((known.outcomes[key] for key in keys if key in known.outcomes), key=lambda o: o.held_out)
                 progress.show(n_done, f"best held-out {best.held_out:.4f} nats/token ({best.name})")
@@ -189,71 +209,3 @@ def _checked(trials: Sequence[Trial], data: Path) -> str:
         check_vocabulary(trial.plan, train)
         PackedBatches(train, trial.plan.architecture.seq_len, 1, 0)  # refuses a text that is too short
     return train.fingerprint
-
-
-def _trained(
-    pending: dict[str, Trial], data: Path, workers: int, execution: Execution
-) -> Iterator[tuple[str, Outcome]]:
-    """Keys and outcomes as they come; the longest trials begin first, so that none is left over at the end."""
-
-    def cost(item: tuple[str, Trial]) -> float:
-        return -training_flops(item[1].plan.architecture, item[1].plan.tokens)
-
-    waiting = deque(sorted(pending.items(), key=cost))
-    crew = [_Worker(data, execution) for _ in range(min(workers, len(waiting)))]
-    try:
-        for worker in crew:
-            worker.begin(*waiting.popleft())
-        busy = {worker.pipe: worker for worker in crew}
-        while busy:
-            for pipe in wait(list(busy)):
-                worker = busy[pipe]  # type: ignore[index]
-                yield worker.key, worker.result()
-                if waiting:
-                    worker.begin(*waiting.popleft())
-                else:
-                    del busy[worker.pipe]
-    finally:
-        for worker in crew:
-            worker.process.kill()
-
-
-class _Worker:
-    """A process that trains one trial after the other; loading torch anew for each would cost seconds."""
-
-    def __init__(self, data: Path, execution: Execution) -> None:
-        context = get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        arguments = (theirs, data, execution, threads_are_bound())
-        self.process = context.Process(target=_work, args=arguments, daemon=True)
-        with unbound_children():
-            self.process.start()
-        theirs.close()  # so that the death of the process ends the pipe
-
-    def begin(self, key: str, trial: Trial) -> None:
-        self.key, self.trial = key, trial
-        self.pipe.send(trial)
-
-    def result(self) -> Outcome:
-        try:
-            return self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            code = self.process.exitcode or 0
-            how = f"was killed by signal {-code}, perhaps for memory" if code < 0 else f"ended with code {code}"
-            raise WorkerDiedError(f"the process that trained {self.trial.name!r} {how}") from None
-
-
-def _work(pipe: Connection, data: Path, execution: Execution, has_one_core: bool) -> None:
-    """Answers every trial with its outcome until nobody asks any more."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the process that keeps the record
-        signal.signal(number, signal.SIG_IGN)
-    keep_memory()
-    if has_one_core:
-        free_cores()
-    torch.set_num_threads(1)
-    try:
-        while True:
-            pipe.send(outcome(pipe.recv(), data, execution))
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # who asked is gone
-        return
