@@ -25,6 +25,7 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option(help="Folder or file to write.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder (its newest good checkpoint) or a checkpoint folder.")]
+Weights = Annotated[str, typer.Option(help="Bits of the weights: auto, fastest, float32, bfloat16, int8 or int4.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 

@@ -49,7 +49,16 @@ class Model(ctypes.Structure):
     _fields_ = [
         *[
             (name, ctypes.c_int64)
-            for name in "n_layers d_model n_heads d_ffn activation small_cache n_slots n_positions".split()
+            for name in [
+                "n_layers",
+                "d_model",
+                "n_heads",
+                "d_ffn",
+                "activation",
+                "small_cache",
+                "n_slots",
+                "n_positions",
+            ]
         ],
         *[
             (name, ctypes.c_float)

@@ -1,7 +1,7 @@
 """The network on the compiled kernel: one call reads every weight once, in the bits it was packed in."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from torch import Tensor
 from cerebras_gpt.generate import kernel as compiled
 from cerebras_gpt.generate.network import Network, Rows
 from cerebras_gpt.generate.slots import PAGE, SlotCache
-from cerebras_gpt.generate.weights import GROUP, LANES, Kind, Packed, dequantised, filled, pack, quantise
-from cerebras_gpt.model.gpt import ACTIVATIONS, GPT, Block
+from cerebras_gpt.generate.weights import LANES, Kind, Packed, Quantised, filled, pack
+from cerebras_gpt.model.gpt import ACTIVATIONS, GPT
 
 MOST_ROWS = PAGE
 LARGE_PAGE = 2**21
@@ -22,14 +22,17 @@ class KernelNetwork(Network):
     Each row is computed alone, whatever the others are, so no number of rows has to be looked for.
     """
 
-    def __init__(self, model: GPT, kind: Kind, library: ctypes.CDLL) -> None:
+    def __init__(self, model: GPT, kind: Kind, library: ctypes.CDLL, codes: Mapping[str, Quantised]) -> None:
         self.model, self.architecture, self.kind = model, model.architecture, kind
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.decode_rows = self.prefill_rows = (MOST_ROWS,)
         self._library, self._kept = library, list[Tensor]()
-        self._described = self._describe()
+        self._named = dict(model.named_parameters())
+        self._described = self._describe(codes)
         shape, n_threads = self.architecture, torch.get_num_threads()
-        n_work = compiled.work_floats(MOST_ROWS, shape.d_model, shape.d_ffn, -(-shape.seq_len // PAGE) * PAGE, n_threads)
+        n_work = compiled.work_floats(
+            MOST_ROWS, shape.d_model, shape.d_ffn, -(-shape.seq_len // PAGE) * PAGE, n_threads
+        )
         self._work = torch.empty(n_work)
         self._n_threads = n_threads
 
@@ -68,49 +71,46 @@ class KernelNetwork(Network):
         pointers = [x.data_ptr(), self._work.data_ptr(), y.data_ptr()]
         self._library.product(head, len(x), x.shape[1], *pointers, self._n_threads)
 
-    def _describe(self) -> compiled.Model:
+    @torch.inference_mode()
+    def _describe(self, codes: Mapping[str, Quantised]) -> compiled.Model:
         model, shape, table = self.model, self.architecture, self.model.parametrization
-        blocks = [block for block in model.blocks if isinstance(block, Block)]
-        tokens, positions = (
-            self._keep(model.projection(e.weight)) for e in (model.token_embedding, model.position_embedding)
-        )
-        norm, norm_bias = self._keep(model.norm.weight), self._keep(model.norm.bias)
-        attention_scale = blocks[0].attention.scale
-        layers = (compiled.Layer * len(blocks))(*map(self._layer, blocks))
+        embeddings = (model.token_embedding.weight, model.position_embedding.weight)
+        tables = [self._keep(model.projection(weight)) for weight in embeddings]  # (V, C), (T, C)
+        layers = (compiled.Layer * shape.n_layers)(*(self._layer(f"blocks.{n}", codes) for n in range(shape.n_layers)))
+        head = "token_embedding" if shape.tied else "head"
         return compiled.Model(
             *(shape.n_layers, shape.d_model, shape.n_heads, shape.d_ffn),
             *(list(ACTIVATIONS).index(shape.activation), 0, 0, 0),
-            *(shape.layer_norm_eps, attention_scale, table.residual_scale, table.embedding_scale, table.logit_scale),
-            *(tokens, positions, norm, norm_bias, layers, self._linear(model.head_table)),
+            *(shape.layer_norm_eps, table.attention_scale, table.residual_scale),
+            *(table.embedding_scale, table.logit_scale, *tables, *self._norm("norm")),
+            *(layers, self._linear(head, codes)),
         )
 
-    def _layer(self, block: Block) -> compiled.Layer:
-        attention, feed_forward = block.attention, block.feed_forward
-        norms = (block.norm_attention, block.norm_feed_forward)
-        return compiled.Layer(
-            *(self._keep(x) for norm in norms for x in (norm.weight, norm.bias)),
-            *(self._linear(x.weight, x.bias) for x in (attention.qkv, attention.out)),
-            *(self._linear(x.weight, x.bias) for x in (feed_forward.up, feed_forward.down)),
-        )
+    def _layer(self, block: str, codes: Mapping[str, Quantised]) -> compiled.Layer:
+        norms = [
+            address for name in ("norm_attention", "norm_feed_forward") for address in self._norm(f"{block}.{name}")
+        ]
+        linears = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")
+        return compiled.Layer(*norms, *(self._linear(f"{block}.{name}", codes) for name in linears))
+
+    def _norm(self, name: str) -> tuple[int, int]:
+        return self._keep(self._named[f"{name}.weight"]), self._keep(self._named[f"{name}.bias"])
 
     def _keep(self, x: Tensor) -> int:
         self._kept.append(x.detach().float().contiguous())
         return self._kept[-1].data_ptr()
 
-    @torch.inference_mode()
-    def _linear(self, weight: Tensor, bias: Tensor | None = None) -> compiled.Linear:
+    def _linear(self, name: str, codes: Mapping[str, Quantised]) -> compiled.Linear:
         """A weight packed, in large pages."""
-        n_out, n_in = weight.shape
-        weight = weight.detach().float()
-        is_quantised = self.kind in ("int8", "int4")
-        packed = pack(quantise(weight, self.kind) if is_quantised else filled(weight), self.kind)
+        weight, bias = self._named[f"{name}.weight"], self._named.get(f"{name}.bias")
+        packed = pack(codes.get(f"{name}.weight") or filled(weight.detach().float()), self.kind)
         packed = Packed(self._in_large_pages(packed.codes), packed.scales)
         if packed.scales is not None:
             self._kept.append(packed.scales)
-        if bias is not None:
-            bias = filled(bias.detach().float()[None], 1, LANES)[0].contiguous()
-            self._kept.append(bias)
-        return compiled.linear(packed, self.kind, n_in, n_out, bias)
+        added = None if bias is None else filled(bias.detach().float()[None], 1, LANES)[0].contiguous()
+        if added is not None:
+            self._kept.append(added)
+        return compiled.linear(packed, self.kind, weight.shape[1], weight.shape[0], added)
 
     def _in_large_pages(self, codes: Tensor) -> Tensor:
         memory = torch.empty(len(codes) + LARGE_PAGE, dtype=torch.uint8)
