@@ -67,7 +67,7 @@ def read(network: Network, ids: list[int]) -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("kind, largest, mean", [("int8", 0.5 / 127 + 1e-3, 0.008), ("int4", 0.24, 0.1)])
+@pytest.mark.parametrize("kind, largest, mean", [("int8", 0.5 / 127 + 1e-3, 0.008), ("int4", 0.24, 0.12)])
 def test_how_far_rounding_moves_a_number(kind, largest, mean):
     weight = torch.randn(50, 100, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 3, 50)[:, None]
     groups = filled(weight).view(50, -1, 32)
@@ -84,10 +84,10 @@ def test_rounding_again_changes_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_zeros_and_single_numbers_stay(kind):
+def test_zeros_stay_and_so_does_a_number_alone_but_for_its_scale(kind):
     weight = torch.zeros(3, 64)
     weight[1, 5] = 0.75
-    assert torch.equal(rounded(weight, kind), weight)
+    torch.testing.assert_close(rounded(weight, kind), weight, rtol=2**-8, atol=0)
 
 
 @pytest.mark.skipif(not has_compiler(), reason="this machine has no C++ compiler")
