@@ -176,7 +176,7 @@ def prepare(folder):
     """The same model for everybody."""
     from cerebras_gpt.interop import gguf, hf_folder
     from cerebras_gpt.interop.fold import folded
-    from cerebras_gpt.text.installed import gpt2_tokenizer
+    from cerebras_gpt.text.tokenizer import gpt2_tokenizer
 
     model, tokenizer = folded(random_model()), gpt2_tokenizer()
     for kind in GGUF:
@@ -220,7 +220,6 @@ def summary(measured, reads):
     from cerebras_gpt.generate.weights import stored_bytes
 
     C, L = SHAPE["d_model"], SHAPE["n_layers"]
-    shapes = [(50257, C), *[(3 * C, C), (C, C), (4 * C, C), (C, 4 * C)] * L]
     medians = {side: {what: statistics.median(x) for what, x in by.items()} for side, by in measured.items()}
     for kind in OURS:
         mine = medians.get(f"ours {kind}")
@@ -228,7 +227,9 @@ def summary(measured, reads):
             continue
         peers = [s for s in medians if not s.startswith("ours") and s.split()[1] in PEERS[kind]]
         times = zip(measured[f"ours {kind}"]["decode 1"], reads, strict=True)
-        mine["share_of_bandwidth"] = statistics.median(x * stored_bytes(shapes, kind) / read for x, read in times)
+        mine["share_of_bandwidth"] = statistics.median(
+            x * stored_bytes(12 * L * C * C, 50257 * C, kind) / read for x, read in times
+        )
         for what in MEASURES:
             ratios = {
                 peer: statistics.median(

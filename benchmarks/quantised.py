@@ -47,14 +47,12 @@ def measured(run, weights, ids, n_bytes_per_token):
     network = lm.network
     seconds = time.perf_counter() - began
     total, count = nats(network, ids)
-    shapes = [
-        (p.shape[0], p.shape[1]) for n, p in lm.model.named_parameters() if n.startswith("blocks") and p.dim() == 2
-    ]
-    shapes.append(tuple(lm.model.head_table.shape))
+    head = lm.model.head_table.numel()
+    blocks = sum(p.numel() for name, p in lm.model.named_parameters() if name.startswith("blocks.") and p.dim() == 2)
     return {
         "nats_per_token": total / count,
         "bits_per_byte": total / count / n_bytes_per_token / math.log(2),
-        "megabytes": stored_bytes(shapes, lm.weights) / 1e6,
+        "megabytes": stored_bytes(blocks, head, lm.weights) / 1e6,
         "load_seconds": round(seconds, 2),
         "kernel": type(network).__name__ == "KernelNetwork",
     }

@@ -9,7 +9,7 @@ from torch import Tensor
 from cerebras_gpt.generate import kernel as compiled
 from cerebras_gpt.generate.network import Network, Rows
 from cerebras_gpt.generate.slots import PAGE, SlotCache
-from cerebras_gpt.generate.weights import LANES, Kind, Packed, Quantised, filled, pack
+from cerebras_gpt.generate.weights import HEAD, LANES, Kind, Packed, Quantised, filled, pack
 from cerebras_gpt.model.gpt import ACTIVATIONS, GPT
 
 MOST_ROWS = PAGE
@@ -83,7 +83,7 @@ class KernelNetwork(Network):
             *(list(ACTIVATIONS).index(shape.activation), 0, 0, 0),
             *(shape.layer_norm_eps, table.attention_scale, table.residual_scale),
             *(table.embedding_scale, table.logit_scale, *tables, *self._norm("norm")),
-            *(layers, self._linear(head, codes)),
+            *(layers, self._linear(head, codes, HEAD[self.kind])),
         )
 
     def _layer(self, block: str, codes: Mapping[str, Quantised]) -> compiled.Layer:
@@ -91,7 +91,7 @@ class KernelNetwork(Network):
             address for name in ("norm_attention", "norm_feed_forward") for address in self._norm(f"{block}.{name}")
         ]
         linears = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")
-        return compiled.Layer(*norms, *(self._linear(f"{block}.{name}", codes) for name in linears))
+        return compiled.Layer(*norms, *(self._linear(f"{block}.{name}", codes, self.kind) for name in linears))
 
     def _norm(self, name: str) -> tuple[int, int]:
         return self._keep(self._named[f"{name}.weight"]), self._keep(self._named[f"{name}.bias"])
@@ -100,17 +100,17 @@ class KernelNetwork(Network):
         self._kept.append(x.detach().float().contiguous())
         return self._kept[-1].data_ptr()
 
-    def _linear(self, name: str, codes: Mapping[str, Quantised]) -> compiled.Linear:
+    def _linear(self, name: str, codes: Mapping[str, Quantised], kind: Kind) -> compiled.Linear:
         """A weight packed, in large pages."""
         weight, bias = self._named[f"{name}.weight"], self._named.get(f"{name}.bias")
-        packed = pack(codes.get(f"{name}.weight") or filled(weight.detach().float()), self.kind)
+        packed = pack(codes.get(f"{name}.weight") or filled(weight.detach().float()), kind)
         packed = Packed(self._in_large_pages(packed.codes), packed.scales)
         if packed.scales is not None:
             self._kept.append(packed.scales)
         added = None if bias is None else filled(bias.detach().float()[None], 1, LANES)[0].contiguous()
         if added is not None:
             self._kept.append(added)
-        return compiled.linear(packed, self.kind, weight.shape[1], weight.shape[0], added)
+        return compiled.linear(packed, kind, weight.shape[1], weight.shape[0], added)
 
     def _in_large_pages(self, codes: Tensor) -> Tensor:
         memory = torch.empty(len(codes) + LARGE_PAGE, dtype=torch.uint8)

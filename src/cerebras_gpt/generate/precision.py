@@ -11,7 +11,7 @@ from cerebras_gpt.config import unknown
 from cerebras_gpt.generate.kernel import kernel
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
-from cerebras_gpt.generate.weights import KINDS, Kind, Quantised, dequantised, quantise
+from cerebras_gpt.generate.weights import HEAD, KINDS, Kind, Quantised, dequantised, quantise
 from cerebras_gpt.model.gpt import GPT
 
 Precision = Literal["auto", "fastest", "float32", "bfloat16", "int8", "int4"]
@@ -37,13 +37,14 @@ def reduce(model: GPT, kind: Kind) -> dict[str, Quantised]:
     """
     codes = {}
     for name, parameter in model.named_parameters():
-        is_matrix = parameter.dim() == 2 and name.startswith("blocks.")
-        if not is_matrix and parameter is not model.head_table:
+        is_head = parameter is model.head_table
+        if not is_head and (parameter.dim() != 2 or not name.startswith("blocks.")):
             continue
-        if kind == "bfloat16":
+        bits = HEAD[kind] if is_head else kind
+        if bits == "bfloat16":
             parameter.copy_(parameter.bfloat16())
-        elif kind in ("int8", "int4"):
-            codes[name] = quantise(parameter, kind)
+        elif bits in ("int8", "int4"):
+            codes[name] = quantise(parameter, bits)
             parameter.copy_(dequantised(codes[name], parameter.shape[1]))
     return codes
 

@@ -1,6 +1,5 @@
 """Weights in fewer bits: groups of whole numbers with a common scale, and the order in which the kernel reads them."""
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -14,10 +13,10 @@ GROUP = 32
 """Numbers of a row that share a scale: 16 bits more for each 32."""
 LANES = 16
 """Rows of a weight that the kernel computes side by side."""
-SHRINKS = {"int8": (1.0,), "int4": (1.0, 0.94, 0.88)}
-"""Scales that are tried, as parts of the one that clips nothing; the one of least squared error is taken."""
 SMALLEST = {"int8": -127, "int4": -8}
 LARGEST = {"int8": 127, "int4": 7}
+HEAD: dict[Kind, Kind] = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8", "int4": "int8"}
+"""Bits of the head: in int4 it would cost more than all other weights together (benchmarks/quantised.py)."""
 
 
 class Quantised(NamedTuple):
@@ -37,28 +36,15 @@ def filled(weight: Tensor, n_out: int = 1, n_in: int = GROUP) -> Tensor:
 def quantise(weight: Tensor, kind: Kind) -> Quantised:
     """The nearest codes, symmetric around zero, group by group: (n_out, n_in) float32 -> codes and scales.
 
-    The scale of int4 puts the number of largest size of its group on -8, the one code without a counterpart.
+    The scale puts the number of largest size of its group on the smallest code, as int4 has one more below zero.
     """
     weight = filled(weight)
     groups = weight.view(len(weight), -1, GROUP)  # (O, G, 32)
     extreme = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))  # (O, G, 1)
-    best: tuple[Tensor, Tensor] | None = None
-    least = torch.full_like(extreme, torch.inf)
-    for shrink in SHRINKS[kind]:
-        scales = (extreme * (shrink / SMALLEST[kind])).bfloat16()  # (O, G, 1)
-        wide = scales.float()
-        inverse = torch.where(wide == 0, 0, 1 / wide)
-        codes = (groups * inverse).round_().clamp_(SMALLEST[kind], LARGEST[kind])  # (O, G, 32)
-        if len(SHRINKS[kind]) == 1:
-            best = codes.to(torch.int8), scales
-            break
-        error = torch.addcmul(-groups, codes, wide).square_().sum(-1, keepdim=True)  # (O, G, 1)
-        better, codes = error < least, codes.to(torch.int8)
-        if best is not None:
-            codes, scales = torch.where(better, codes, best[0]), torch.where(better, scales, best[1])
-        best, least = (codes, scales), torch.minimum(error, least)
-    assert best is not None
-    return Quantised(best[0].view(len(weight), -1), best[1].squeeze(-1))
+    scales = (extreme / SMALLEST[kind]).bfloat16()  # (O, G, 1)
+    inverse = torch.where(scales == 0, 0, 1 / scales.float())
+    codes = (groups * inverse).round_().clamp_(SMALLEST[kind], LARGEST[kind])  # (O, G, 32)
+    return Quantised(codes.to(torch.int8).view(len(weight), -1), scales.squeeze(-1))
 
 
 def dequantised(weight: Quantised, n_in: int) -> Tensor:
@@ -105,7 +91,9 @@ def rounded(weight: Tensor, kind: Kind) -> Tensor:
     return dequantised(quantise(weight, kind), weight.shape[1])
 
 
-def stored_bytes(shapes: Sequence[tuple[int, int]], kind: Kind) -> int:
-    """Bytes of weights of these shapes (n_out, n_in), fillings left out."""
-    per_number = {"float32": 4.0, "bfloat16": 2.0, "int8": 1 + 2 / GROUP, "int4": 0.5 + 2 / GROUP}[kind]
-    return round(sum(n_out * n_in for n_out, n_in in shapes) * per_number)
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1 + 2 / GROUP, "int4": 0.5 + 2 / GROUP}
+
+
+def stored_bytes(n_in_blocks: int, n_in_head: int, kind: Kind) -> int:
+    """Bytes that so many numbers take, fillings left out: what a token has to read."""
+    return round(n_in_blocks * BYTES[kind] + n_in_head * BYTES[HEAD[kind]])
