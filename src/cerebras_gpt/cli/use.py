@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cerebras_gpt.cli.app import AsJson, Out, RunPath, app, prepare_process
+from cerebras_gpt.cli.app import AsJson, Out, RunPath, Weights, app, prepare_process
 
 
 @app.command(epilog='Example: cerebras-gpt generate runs/quickstart --prompt "My fellow citizens" --top-k 50')
@@ -21,14 +21,16 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1 discourages what already occurred.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this string; may be given again.")] = None,
+    weights: Weights = "auto",
 ) -> None:
     """Continue a prompt, streaming."""
     prepare_process()
     from cerebras_gpt.generate.lm import LM
+    from cerebras_gpt.generate.precision import precision
     from cerebras_gpt.generate.sampling import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
-    lm = LM.load(run)
+    lm = LM.load(run, precision(weights))
     print(prompt, end="", flush=True)
     for piece in lm.stream(prompt, max_tokens, sampling, stop or ()):
         print(piece, end="", flush=True)

@@ -11,6 +11,7 @@ from cerebras_gpt import checkpoint
 from cerebras_gpt.generate.engine import Generation
 from cerebras_gpt.generate.likelihood import token_nats
 from cerebras_gpt.generate.network import Network
+from cerebras_gpt.generate.precision import Precision, prepared
 from cerebras_gpt.generate.request import Overflow
 from cerebras_gpt.generate.sampling import PLAIN, Sampling
 from cerebras_gpt.generate.text_stream import TextStream
@@ -32,29 +33,39 @@ class Score(NamedTuple):
 class LM:
     """A model with its tokenizer: generates text and scores it."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, chat_template: ChatTemplate = ChatTemplate()) -> None:  # noqa: B008  (it is frozen)
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        chat_template: ChatTemplate = ChatTemplate(),  # noqa: B008  (it is frozen)
+        weights: Precision = "auto",
+    ) -> None:
         n_rows = model.architecture.vocab_size
         if tokenizer.vocab_size != n_rows:
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens, the model {n_rows}; use the tokenizer of its own run"
             )
-        self.model, self.tokenizer, self.chat_template = model, tokenizer, chat_template
+        self.model, self._make_network, self.weights = prepared(model, weights)
+        self.tokenizer, self.chat_template = tokenizer, chat_template
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """The model of a checkpoint folder, or of the newest checkpoint of a run folder that verifies."""
+    def load(cls, path: Path, weights: Precision = "auto") -> Self:
+        """The model of a checkpoint folder, or of the newest checkpoint of a run folder that verifies.
+
+        In fewer bits it is another model: it generates, scores and embeds with its weights rounded.
+        """
         folder = checkpoint.resolve(path)
         if not (folder / "tokenizer.json").exists():
             raise FileNotFoundError(
                 f"{folder} has a model but no tokenizer; import the model again with --tokenizer FILE or gpt2"
             )
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        return cls(checkpoint.load_model(folder), tokenizer, chat_template(folder))
+        return cls(checkpoint.load_model(folder), tokenizer, chat_template(folder), weights)
 
     @cached_property
     def network(self) -> Network:
         """The model as the engine runs it."""
-        return Network(self.model)
+        return self._make_network()
 
     def generate(
         self,

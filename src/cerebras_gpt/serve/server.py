@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from cerebras_gpt.errors import OURS, STOPPED
 from cerebras_gpt.generate.engine import MOST_SLOTS
 from cerebras_gpt.generate.lm import LM
+from cerebras_gpt.generate.precision import Precision
 from cerebras_gpt.generate.slots import slot_bytes
 from cerebras_gpt.process import memory_at_hand
 from cerebras_gpt.serve.app import Service, make_app
@@ -141,10 +142,11 @@ def serve(
     slots: int = MOST_SLOTS,
     limits: Limits | None = None,
     runs: Path | None = None,
+    weights: Precision = "auto",
 ) -> None:
     """Serves the models of these runs until it is told to end."""
     limits = limits or Limits()
-    models = {name: LM.load(path) for name, path in named(paths).items()}
+    models = {name: LM.load(path, weights) for name, path in named(paths).items()}
     workers = [Worker(name, lm, n_slots(lm, slots, len(models)), limits) for name, lm in models.items()]
     service = Service(workers, limits, runs)
     app = make_app(service, (*LOCAL, address.host, *address.allowed_hosts), address.key)

@@ -1,0 +1,127 @@
+"""The compiled kernel: built once with the C++ compiler that is there, kept in the user's cache folder."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from torch import Tensor
+
+from cerebras_gpt.generate.weights import GROUP, KINDS, LANES, Kind, Packed
+from cerebras_gpt.process import cache_folder, processor
+
+log = logging.getLogger("cerebras_gpt")
+
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
+THREADS = (("-fopenmp",), ())
+"""Tried in this order: Apple's compiler comes without OpenMP."""
+BUILD_SECONDS = 120
+
+
+class Linear(ctypes.Structure):
+    """A packed weight, as the kernel's struct of this name."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("codes", "scales", "bias")] + [
+        (name, ctypes.c_int64) for name in ("n_in", "n_out", "kind")
+    ]
+
+
+class Layer(ctypes.Structure):
+    """One block, as the kernel's struct of this name."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("norm1", "norm1_bias", "norm2", "norm2_bias")] + [
+        (name, Linear) for name in ("qkv", "out", "up", "down")
+    ]
+
+
+class Model(ctypes.Structure):
+    """A whole decoder, as the kernel's struct of this name."""
+
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("n_layers", "d_model", "n_heads", "d_ffn")],
+        *[(name, ctypes.c_int64) for name in ("activation", "small_cache", "n_slots", "n_positions")],
+        *[
+            (name, ctypes.c_float)
+            for name in ("eps", "attention_scale", "residual_scale", "embedding_scale", "logit_scale")
+        ],
+        *[(name, ctypes.c_void_p) for name in ("tokens", "positions", "norm", "norm_bias")],
+        ("layers", ctypes.POINTER(Layer)),
+        ("head", Linear),
+    ]
+
+
+def linear(packed: Packed, kind: Kind, n_in: int, n_out: int, bias: Tensor | None = None) -> Linear:
+    """What the kernel is told of a packed weight, whose tensors must outlive it; the bias is filled up to LANES."""
+    scales = None if packed.scales is None else packed.scales.data_ptr()
+    address = None if bias is None else bias.data_ptr()
+    return Linear(packed.codes.data_ptr(), scales, address, n_in + -n_in % GROUP, n_out, KINDS.index(kind))
+
+
+def input_floats(n_rows: int, n_in: int) -> int:
+    """Memory that rows take as a product's input, in float32 numbers."""
+    return n_rows * (n_in + GROUP) * 2
+
+
+def work_floats(n_rows: int, d_model: int, d_ffn: int, n_positions: int, n_threads: int) -> int:
+    """Memory that a pass over all blocks works in, in float32 numbers."""
+    scores = n_threads * (n_positions + LANES)
+    return n_rows * (4 * d_model + d_ffn) + scores + input_floats(n_rows, max(d_model, d_ffn))
+
+
+@lru_cache
+def kernel() -> ctypes.CDLL | None:
+    """The kernel, built now if it is not there yet; None, with one warning, where that cannot be."""
+    try:
+        return _declared(ctypes.CDLL(str(_built())))
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        log.warning("decoding without the compiled kernel, several times slower: %s", error)
+        return None
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    address, number = ctypes.c_void_p, ctypes.c_int64
+    library.hidden.argtypes = [address, number, *[address] * 6, ctypes.c_int]
+    library.product.argtypes = [address, number, number, *[address] * 3, ctypes.c_int]
+    library.in_large_pages.argtypes = [address, number]
+    for function in (library.hidden, library.product, library.in_large_pages):
+        function.restype = None
+    return library
+
+
+def _built() -> Path:
+    """The library of this source, compiler and processor."""
+    compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    if compiler is None:
+        raise ValueError(f"no C++ compiler ({', '.join(COMPILERS)}); install one, for example g++")
+    source = resources.files("cerebras_gpt.generate") / "kernels" / "decode.cpp"
+    code = source.read_bytes()
+    identity = "\0".join([compiler, str(Path(compiler).stat().st_mtime_ns), processor(), sys.platform, *FLAGS])
+    name = hashlib.sha256(code + identity.encode()).hexdigest()[:16]
+    library = cache_folder() / "kernels" / f"decode-{name}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        _compile(compiler, code, library)
+    return library
+
+
+def _compile(compiler: str, code: bytes, library: Path) -> None:
+    """Under a name of its own first, so that no other process ever loads half a file."""
+    made = library.with_suffix(f".{uuid.uuid4().hex}")
+    for threads in THREADS:
+        command: Sequence[str] = [compiler, *FLAGS, *threads, "-x", "c++", "-", "-o", str(made)]
+        told = subprocess.run(command, input=code, capture_output=True, timeout=BUILD_SECONDS, check=False)
+        if told.returncode == 0:
+            os.replace(made, library)
+            return
+    lines = told.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+    made.unlink(missing_ok=True)
+    raise ValueError(f"{compiler} could not build it: {next((x for x in lines if 'error' in x), lines[-1])}")

@@ -1,0 +1,120 @@
+"""The network on the compiled kernel: one call reads every weight once, in the bits it was packed in."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from cerebras_gpt.generate import kernel as compiled
+from cerebras_gpt.generate.network import Network, Rows
+from cerebras_gpt.generate.slots import PAGE, SlotCache
+from cerebras_gpt.generate.weights import HEAD, LANES, Kind, Packed, Quantised, filled, pack
+from cerebras_gpt.model.gpt import ACTIVATIONS, GPT
+
+MOST_ROWS = PAGE
+LARGE_PAGE = 2**21
+
+
+class KernelNetwork(Network):
+    """A model's weights as the kernel reads them; the face of `Network`, the model itself left as it was given.
+
+    Each row is computed alone, whatever the others are, so no number of rows has to be looked for.
+    """
+
+    def __init__(self, model: GPT, kind: Kind, library: ctypes.CDLL, codes: Mapping[str, Quantised]) -> None:
+        self.model, self.architecture, self.kind = model, model.architecture, kind
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+        self.decode_rows = self.prefill_rows = (MOST_ROWS,)
+        self._library, self._kept = library, list[Tensor]()
+        self._named = dict(model.named_parameters())
+        self._described = self._describe(codes)
+        shape, n_threads = self.architecture, torch.get_num_threads()
+        n_work = compiled.work_floats(
+            MOST_ROWS, shape.d_model, shape.d_ffn, -(-shape.seq_len // PAGE) * PAGE, n_threads
+        )
+        self._work = torch.empty(n_work)
+        self._n_threads = n_threads
+
+    def slots(self, n_slots: int, n_tokens: int) -> SlotCache:
+        """An empty cache, in bfloat16 but for float32 weights."""
+        dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
+        return SlotCache(self.architecture, n_slots, n_tokens, dtype, self.device)
+
+    def decode(self, ids: Sequence[int], slots: Sequence[int], lengths: Sequence[int]) -> Rows:
+        """One new token for each of these slots, which hold as many before it."""
+        return Rows(torch.tensor(ids), torch.tensor(lengths), torch.tensor(slots), [])
+
+    def prefill(self, ids: Sequence[int], slot: int, start: int) -> Rows:
+        """A piece of at most PAGE ids of one prompt."""
+        return self.decode(ids, [slot] * len(ids), range(start, start + len(ids)))
+
+    def hidden(self, rows: Rows, cache: SlotCache) -> Tensor:
+        """Final hidden states, multiplied by the logit scale; keys and values go to the cache: (N, C)."""
+        described, N = self._described, len(rows.ids)
+        described.n_slots, described.n_positions = cache.n_slots, cache.kv.shape[4]
+        described.small_cache = cache.kv.dtype == torch.bfloat16
+        result = torch.empty(N, self.architecture.d_model)  # (N, C)
+        pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work, result)]
+        self._library.hidden(ctypes.addressof(described), N, *pointers, self._n_threads)
+        return result
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of every token: (N, C) -> (N, V)."""
+        result = torch.empty(len(hidden), self.architecture.vocab_size)  # (N, V)
+        for first in range(0, len(hidden), MOST_ROWS):
+            self._product(hidden[first : first + MOST_ROWS], result[first : first + MOST_ROWS])
+        return result
+
+    def _product(self, x: Tensor, y: Tensor) -> None:
+        head = ctypes.addressof(self._described.head)
+        pointers = [x.data_ptr(), self._work.data_ptr(), y.data_ptr()]
+        self._library.product(head, len(x), x.shape[1], *pointers, self._n_threads)
+
+    @torch.inference_mode()
+    def _describe(self, codes: Mapping[str, Quantised]) -> compiled.Model:
+        model, shape, table = self.model, self.architecture, self.model.parametrization
+        embeddings = (model.token_embedding.weight, model.position_embedding.weight)
+        tables = [self._keep(model.projection(weight)) for weight in embeddings]  # (V, C), (T, C)
+        layers = (compiled.Layer * shape.n_layers)(*(self._layer(f"blocks.{n}", codes) for n in range(shape.n_layers)))
+        head = "token_embedding" if shape.tied else "head"
+        return compiled.Model(
+            *(shape.n_layers, shape.d_model, shape.n_heads, shape.d_ffn),
+            *(list(ACTIVATIONS).index(shape.activation), 0, 0, 0),
+            *(shape.layer_norm_eps, table.attention_scale, table.residual_scale),
+            *(table.embedding_scale, table.logit_scale, *tables, *self._norm("norm")),
+            *(layers, self._linear(head, codes, HEAD[self.kind])),
+        )
+
+    def _layer(self, block: str, codes: Mapping[str, Quantised]) -> compiled.Layer:
+        norms = [
+            address for name in ("norm_attention", "norm_feed_forward") for address in self._norm(f"{block}.{name}")
+        ]
+        linears = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")
+        return compiled.Layer(*norms, *(self._linear(f"{block}.{name}", codes, self.kind) for name in linears))
+
+    def _norm(self, name: str) -> tuple[int, int]:
+        return self._keep(self._named[f"{name}.weight"]), self._keep(self._named[f"{name}.bias"])
+
+    def _keep(self, x: Tensor) -> int:
+        self._kept.append(x.detach().float().contiguous())
+        return self._kept[-1].data_ptr()
+
+    def _linear(self, name: str, codes: Mapping[str, Quantised], kind: Kind) -> compiled.Linear:
+        """A weight packed, in large pages."""
+        weight, bias = self._named[f"{name}.weight"], self._named.get(f"{name}.bias")
+        packed = pack(codes.get(f"{name}.weight") or filled(weight.detach().float()), kind)
+        packed = Packed(self._in_large_pages(packed.codes), packed.scales)
+        if packed.scales is not None:
+            self._kept.append(packed.scales)
+        added = None if bias is None else filled(bias.detach().float()[None], 1, LANES)[0].contiguous()
+        if added is not None:
+            self._kept.append(added)
+        return compiled.linear(packed, kind, weight.shape[1], weight.shape[0], added)
+
+    def _in_large_pages(self, codes: Tensor) -> Tensor:
+        memory = torch.empty(len(codes) + LARGE_PAGE, dtype=torch.uint8)
+        first = -memory.data_ptr() % LARGE_PAGE
+        self._library.in_large_pages(memory.data_ptr() + first, len(codes))
+        self._kept.append(memory)
+        return memory[first : first + len(codes)].copy_(codes)

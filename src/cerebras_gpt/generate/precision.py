@@ -1,0 +1,101 @@
+"""In which bits a model is used: its matrices rounded once at load, and the network that computes with them."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, get_args
+
+import torch
+
+from cerebras_gpt.config import unknown
+from cerebras_gpt.generate.kernel import kernel
+from cerebras_gpt.generate.kernel_network import KernelNetwork
+from cerebras_gpt.generate.network import Network
+from cerebras_gpt.generate.weights import HEAD, KINDS, Kind, Quantised, dequantised, quantise
+from cerebras_gpt.model.gpt import GPT
+
+Precision = Literal["auto", "fastest", "float32", "bfloat16", "int8", "int4"]
+"""auto: float32 as torch computes it. fastest: what decodes fastest here, measured at load. The rest: on the kernel."""
+
+TRIED_STEPS = 5
+
+
+class Prepared(NamedTuple):
+    """A model as it is to be used."""
+
+    model: GPT
+    """Its matrices as they are after rounding, in float32: what scores are computed from."""
+    make_network: Callable[[], Network]
+    kind: Kind
+
+
+@torch.no_grad()
+def reduce(model: GPT, kind: Kind) -> dict[str, Quantised]:
+    """Rounds the matrices of the blocks and the head to these bits, in place; their codes by name, if they have any.
+
+    A tied table is the head, so tokens are looked up in the rounded one too; positions, norms and biases stay.
+    """
+    codes = {}
+    for name, parameter in model.named_parameters():
+        is_head = parameter is model.head_table
+        if not is_head and (parameter.dim() != 2 or not name.startswith("blocks.")):
+            continue
+        bits = HEAD[kind] if is_head else kind
+        if bits == "bfloat16":
+            parameter.copy_(parameter.bfloat16())
+        elif bits in ("int8", "int4"):
+            codes[name] = quantise(parameter, bits)
+            parameter.copy_(dequantised(codes[name], parameter.shape[1]))
+    return codes
+
+
+def precision(name: str) -> Precision:
+    """The precision of this name."""
+    for known in get_args(Precision):
+        if known == name:
+            return known
+    raise ValueError(unknown("weights", name, get_args(Precision)))
+
+
+def prepared(model: GPT, weights: Precision) -> Prepared:
+    """The model for use in these bits; it is rounded in place."""
+    weights = precision(weights)
+    if weights == "auto":
+        return Prepared(model, lambda: Network(model), "float32")
+    if weights == "fastest":
+        return _fastest(model)
+    return _in_kind(model, weights)
+
+
+def _in_kind(model: GPT, kind: Kind) -> Prepared:
+    codes = reduce(model, kind)
+    return Prepared(model, lambda: _network(model, kind, codes), kind)
+
+
+def _network(model: GPT, kind: Kind, codes: Mapping[str, Quantised]) -> Network:
+    """On the kernel, or where there is none as torch computes the rounded weights."""
+    library = kernel()
+    return Network(model) if library is None else KernelNetwork(model, kind, library, codes)
+
+
+def _fastest(model: GPT) -> Prepared:
+    """What takes the least time for a token of one sequence; float32 as torch computes it where there is no kernel."""
+    if kernel() is None:
+        return prepared(model, "auto")
+    found = []
+    for kind in KINDS:
+        tried = _in_kind(copy.deepcopy(model), kind)
+        network = tried.make_network()
+        found.append((_step_seconds(network), tried.model, network, kind))
+    _, model, chosen, kind = min(found, key=lambda one: one[0])
+    return Prepared(model, lambda: chosen, kind)
+
+
+def _step_seconds(network: Network) -> float:
+    """Seconds that one token of one sequence takes, at best."""
+    cache, best = network.slots(1, 1), float("inf")
+    for _ in range(TRIED_STEPS):
+        start = time.perf_counter()
+        network.logits(network.hidden(network.decode([0], [0], [0]), cache))
+        best = min(best, time.perf_counter() - start)
+    return best
