@@ -3,11 +3,14 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cerebras_gpt.cli.app import AsJson, Out, RunPath, app, prepare_process
+
+if TYPE_CHECKING:
+    from cerebras_gpt.tasks.scoring import Asking
 
 
 @app.command(epilog='Example: cerebras-gpt generate runs/quickstart --prompt "My fellow citizens" --top-k 50')
@@ -45,7 +48,9 @@ def evaluate(
             help="hellaswag, piqa, winogrande, lambada, arc-easy, arc-challenge, openbookqa, blimp, crows-pairs."
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The benchmark's own file, folder or zip.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The benchmark's own file, folder or zip; examples of a task.")
+    ] = None,
     few_shot: Annotated[int, typer.Option(help="Solved examples before each question.")] = 0,
     shots: Annotated[
         Path | None, typer.Option(help="File to draw them from; else the data, never the question.")
@@ -54,18 +59,19 @@ def evaluate(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, and count them.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a text (perplexity, bits per byte) or a published benchmark (accuracy with standard error)."""
+    """Score a text (perplexity, bits per byte), a published benchmark (with standard error), or examples of a task."""
     if (text is None) == (task is None) or (task is None) != (data is None):
         raise ValueError("evaluate takes --text FILE, or --task NAME with --data FILE; give one of the two")
     prepare_process()
     if task is not None and data is not None:
         from cerebras_gpt.evaluate.score import Ask, plain, score, table
+        from cerebras_gpt.tasks.scoring import Asking
         from cerebras_gpt.tasks.table import TASKS
 
         if task in TASKS:
-            if few_shot or shots or limit or skip_bad:
-                raise ValueError(f"--few-shot, --shots, --limit and --skip-bad are for benchmarks; {task} is none")
-            _evaluate_task(run, task, data, as_json)
+            if skip_bad:
+                raise ValueError(f"--skip-bad is for benchmarks; bad rows of {task} are always left out and counted")
+            _evaluate_task(run, task, data, Asking(few_shot, shots, limit), as_json)
             return
         made = score(run, Ask(task, data, few_shot, shots, limit, skip_bad))
         print(json.dumps(plain(made), indent=1) + "\n" if as_json else table(made), end="")
@@ -73,10 +79,10 @@ def evaluate(
         _evaluate_text(run, text, as_json)
 
 
-def _evaluate_task(run: Path, task: str, data: Path, as_json: bool) -> None:
-    from cerebras_gpt.tasks.table import score
+def _evaluate_task(run: Path, task: str, data: Path, asking: "Asking", as_json: bool) -> None:
+    from cerebras_gpt.tasks.scoring import score
 
-    scores, findings = score(run, task, data)
+    scores, findings = score(run, task, data, asking)
     for line in findings.lines():
         print(line, file=sys.stderr)
     print(json.dumps(dict(scores.figures)) if as_json else scores)
