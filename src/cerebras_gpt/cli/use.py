@@ -10,6 +10,7 @@ import typer
 from cerebras_gpt.cli.app import AsJson, Out, RunPath, app, prepare_process
 
 if TYPE_CHECKING:
+    from cerebras_gpt.generate.lm import LM
     from cerebras_gpt.tasks.scoring import Asking
 
 
@@ -24,18 +25,50 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1 discourages what already occurred.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this string; may be given again.")] = None,
+    title: Annotated[str, typer.Option(help="Begin a document with this title, before the prompt.")] = "",
+    words: Annotated[int, typer.Option(help="About so many words, to the end of a sentence; implies --slide.")] = 0,
+    slide: Annotated[
+        bool, typer.Option("--slide", help="Go on beyond the context, the opening kept in sight.")
+    ] = False,
+    no_repeat: Annotated[int, typer.Option(help="No run of so many tokens occurs twice; 0 is off.")] = 0,
+    judge: Annotated[Path | None, typer.Option(help="Another run, to tell how it finds the text.")] = None,
 ) -> None:
-    """Continue a prompt, streaming."""
+    """Continue a prompt or a title, streaming."""
     prepare_process()
     from cerebras_gpt.generate.lm import LM
     from cerebras_gpt.generate.sampling import Sampling
+    from cerebras_gpt.generate.story import tell, tell_words
 
-    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed, no_repeat=no_repeat)
     lm = LM.load(run)
-    print(prompt, end="", flush=True)
-    for piece in lm.stream(prompt, max_tokens, sampling, stop or ()):
+    other = None if judge is None else LM.load(judge)
+    begun = f"{title}\n\n{prompt}" if title else prompt
+    if words:
+        pieces = tell_words(lm, begun, words, sampling, stop or ())
+    elif slide:
+        pieces = tell(lm, begun, max_tokens, sampling, stop or ())
+    else:
+        pieces = lm.stream(begun, max_tokens, sampling, stop or ())
+    print(begun, end="", flush=True)
+    text = ""
+    for piece in pieces:
         print(piece, end="", flush=True)
+        text += piece
     print()
+    if other is not None:
+        _tell_opinion(other, begun, text)
+
+
+def _tell_opinion(judge: "LM", prompt: str, text: str) -> None:
+    from cerebras_gpt.tasks.story import opinion, variety
+
+    of_text, found = variety(text), opinion(judge, prompt, text)
+    print(
+        f"{of_text.words:,} words, distinct-1 {of_text.distinct_1:.3f}, distinct-2 {of_text.distinct_2:.3f}, "
+        f"repeated {of_text.repeated:.1%}; the judge: perplexity {found.perplexity:.1f}, "
+        f"{found.bits_per_byte:.3f} bits per byte",
+        file=sys.stderr,
+    )
 
 
 @app.command(epilog="Example: cerebras-gpt evaluate runs/quickstart --task blimp --data BLiMP.zip")
