@@ -63,7 +63,7 @@ def test_within_the_context_a_story_is_what_generate_gives(lm):
 
 
 def test_a_text_goes_on_beyond_the_context_for_as_many_words_as_wanted(lm):
-    spaced = Sampling(seed=3, bias=((lm.tokenizer.encode(" ")[0], 6.5),))
+    spaced = Sampling(seed=3, bias=((lm.tokenizer.encode(" ")[0], 9.0),))
     text = "".join(tell_words(lm, "one two", 50, spaced))
     assert len(lm.tokenizer.encode(text)) > 2 * SEQ_LEN
     assert 49 <= len(("x" + text).split()) <= 65  # the first piece may go on with the prompt's last word
