@@ -90,6 +90,8 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first examples of the file.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out, and count them.")] = False,
+    segments: Annotated[bool, typer.Option("--segments", help="Read texts longer than the window in parts.")] = False,
+    stride: Annotated[int, typer.Option(help="Tokens of --text that each window scores; 0 is half of it.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Score a text (perplexity, bits per byte), a published benchmark (with standard error), or examples of a task."""
@@ -104,12 +106,12 @@ def evaluate(
         if task in TASKS:
             if skip_bad:
                 raise ValueError(f"--skip-bad is for benchmarks; bad rows of {task} are always left out and counted")
-            _evaluate_task(run, task, data, Asking(few_shot, shots, limit), as_json)
+            _evaluate_task(run, task, data, Asking(few_shot, shots, limit, segments), as_json)
             return
         made = score(run, Ask(task, data, few_shot, shots, limit, skip_bad))
         print(json.dumps(plain(made), indent=1) + "\n" if as_json else table(made), end="")
     elif text is not None:
-        _evaluate_text(run, text, as_json)
+        _evaluate_text(run, text, stride, as_json)
 
 
 def _evaluate_task(run: Path, task: str, data: Path, asking: "Asking", as_json: bool) -> None:
@@ -121,11 +123,11 @@ def _evaluate_task(run: Path, task: str, data: Path, asking: "Asking", as_json: 
     print(json.dumps(dict(scores.figures)) if as_json else scores)
 
 
-def _evaluate_text(run: Path, text: Path, as_json: bool) -> None:
+def _evaluate_text(run: Path, text: Path, stride: int, as_json: bool) -> None:
     from cerebras_gpt.evaluate.perplexity import perplexity
     from cerebras_gpt.generate.lm import LM
 
-    found = perplexity(LM.load(run), text)
+    found = perplexity(LM.load(run), text, stride)
     if as_json:
         print(json.dumps(found._asdict()))
     else:

@@ -9,6 +9,7 @@ from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.tasks.classification import Classification
 from cerebras_gpt.tasks.few_shot import draw, majority, score_by_likelihood
 from cerebras_gpt.tasks.rows import Findings
+from cerebras_gpt.tasks.segments import score_in_segments
 from cerebras_gpt.tasks.table import load_task, name_of, read_examples, read_task_data
 from cerebras_gpt.tasks.task import Scores, Task
 
@@ -23,12 +24,16 @@ class Asking:
     """File that they are drawn from; else from the data, and then not asked."""
     limit: int | None = None
     """Only the first examples."""
+    in_segments: bool = False
+    """Whether texts longer than the window are read whole, in segments, instead of without their middle."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; it must be at least 1")
         if self.shots is not None and not self.n_shots:
             raise ValueError("--shots names a file of solved examples; say how many to show by --few-shot")
+        if self.in_segments and self.n_shots:
+            raise ValueError("--segments and --few-shot do not go together; leave one of them")
 
 
 EACH = Asking()
@@ -41,6 +46,8 @@ def score(run: Path, name: str, data: Path, asking: Asking = EACH) -> tuple[Scor
     known = learned is not None and name_of(learned) == name
     found = read_examples(learned, data) if learned is not None and known else read_task_data(name, data)
     examples, lm = found.examples[: asking.limit], LM.load(run)
+    if asking.in_segments:
+        return score_in_segments(lm, found.task, examples), found.findings
     if isinstance(found.task, Classification):
         return _labels(lm, found.task, examples, asking, known), found.findings
     if asking.n_shots:
