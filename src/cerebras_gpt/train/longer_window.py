@@ -14,8 +14,8 @@ from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.identity import identify
 from cerebras_gpt.train.trainer import Trainer
 
-RATE_SHARE = 0.25
-"""Of pretraining's peak: the weights are nearly right."""
+RATE_SHARE = 0.1
+"""Of pretraining's peak, where plans of this package end: in few steps a higher one undoes more than it teaches."""
 WARMUP_SHARE = 0.1
 
 
