@@ -58,7 +58,10 @@ def trained(model: GPT, plan: Plan, data: Path, out: Path) -> GPT:
 
 @torch.inference_mode()
 def nats_by_place(model: GPT, ids: Tensor) -> Tensor:
-    """Mean loss at each place of the window, over windows that lie side by side in the text: (N,) -> (T,)."""
+    """Mean loss at each place of the window, over windows that lie side by side in the text: (N,) -> (T,).
+
+    The mean over places is over the same tokens for windows of T and 2 T; a place alone is not.
+    """
     T = model.architecture.seq_len
     n = (len(ids) - 1) // T
     rows = torch.stack([ids[i * T : i * T + T + 1] for i in range(n)])  # (n, T + 1)
@@ -89,13 +92,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     by_variant = {}
     for name, make in variants.items():
         places = nats_by_place(make(), ids)
-        last = places[len(places) // 2 :].mean()
         by_variant[name] = {
             "nats": float(places.mean()),
-            "nats_with_half_a_window_or_more": float(last),
             "by_place": [round(float(bucket.mean()), 4) for bucket in places.split(BUCKET)],
         }
-        print(name, round(float(places.mean()), 4), round(float(last), 4), flush=True)
+        print(name, round(float(places.mean()), 4), flush=True)
     return {
         "run": plan.name,
         "steps": arguments.steps,
