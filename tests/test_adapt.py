@@ -11,7 +11,8 @@ from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.families import mup
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.tasks.adapt import Adaptation
-from cerebras_gpt.tasks.table import load_task, score
+from cerebras_gpt.tasks.scoring import score
+from cerebras_gpt.tasks.table import load_task
 from cerebras_gpt.tasks.tuning_data import held_out_places, read_tuning_data
 from cerebras_gpt.tasks.tuning_plan import Tuning
 from cerebras_gpt.text.tokenizer import train_tokenizer
@@ -151,6 +152,7 @@ def test_the_verb_checks_and_adapts(call, source, topics, tmp_path):
     )
     assert code == 0
     assert set(json.loads(told)) == {"accuracy", "macro_f1"}
+    assert (tmp_path / "r" / "confusion.png").read_bytes().startswith(b"\x89PNG")
     code, _, why = call("adapt", source, "--task", "classify", "--data", topics)
     assert code == 2
     assert "did you mean 'classification'" in why

@@ -34,7 +34,9 @@ def adapt(
     prepare_process()
     from cerebras_gpt import checkpoint, distributed
     from cerebras_gpt.generate.lm import LM
+    from cerebras_gpt.report.confusion import FILE, write_confusion
     from cerebras_gpt.tasks.adapt import Adaptation
+    from cerebras_gpt.tasks.classification import Classification
     from cerebras_gpt.tasks.tuning_data import read_tuning_data
     from cerebras_gpt.tasks.tuning_plan import Tuning
 
@@ -49,4 +51,6 @@ def adapt(
     world = distributed.join()
     scores = Adaptation(folder, out, found, tuning, world).run()
     if world.is_main:
+        if isinstance(found.task, Classification):
+            write_confusion(found.task.table(found.examples, scores.answers), out / FILE)
         print(json.dumps(dict(scores.figures)) if as_json else f"{out}: {scores}, held out")

@@ -42,6 +42,10 @@ class Engine:
     def submit(self, request: Request) -> Continuation:
         """Takes a request; its first token comes once a slot is free and its prompt is read."""
         check([request.ids], request.max_tokens or 1, request.overflow, self.seq_len)
+        if not 0 <= request.n_kept <= self.seq_len // 4:
+            raise ValueError(
+                f"n_kept is {request.n_kept}; it must be 0 to {self.seq_len // 4}, a quarter of the context"
+            )
         made = Continuation(request, list(request.ids), request.sampling.generator(request.index))
         self.waiting.append(made)
         return made
@@ -134,7 +138,7 @@ class Engine:
     def _read_piece(self, continuation: Continuation) -> int:
         """Runs the next piece of what the model is to see before the newest id; how many rows that took."""
         slot, done = continuation.slot or 0, continuation.n_cached
-        window = continuation.ids[continuation.start : -1]
+        window = continuation.window[:-1]
         piece = window[done : done + PAGE]
         rows = self.network.prefill(piece, slot, done)
         hidden = self.network.hidden(rows, self.cache)  # (N, C)

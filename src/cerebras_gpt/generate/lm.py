@@ -114,18 +114,18 @@ class LM:
         mean = self.model.hidden(tokens, dtype=self.network.dtype)[0].mean(0)  # (C,)
         return torch.nn.functional.normalize(mean.float(), dim=0).tolist()
 
-    def score(self, text: str) -> Score:
-        """The whole text at any length, as it would follow end-of-text."""
-        return self.score_continuation("", text)
+    def score(self, text: str, stride: int = 0) -> Score:
+        """The whole text at any length, as it would follow end-of-text; each window scores `stride` tokens."""
+        return self.score_continuation("", text, stride)
 
-    def score_continuation(self, context: str, continuation: str) -> Score:
+    def score_continuation(self, context: str, continuation: str, stride: int = 0) -> Score:
         """The continuation alone, given the context; what does not fit in the model's context is cut on the left.
 
         The two are tokenized apart, so the context's tokens are the same for all choices: put the space between words
         at the beginning of the continuation, where the tokenizer has it, not at the end of the context.
         """
         given, ids = self._start(context), self.tokenizer.encode(continuation)
-        nats = token_nats(self.model, given + ids, first=len(given))
+        nats = token_nats(self.model, given + ids, first=len(given), stride=stride)
         return Score(float(nats.sum()), len(ids), len(continuation.encode()))
 
     def _start(self, prompt: str) -> list[int]:

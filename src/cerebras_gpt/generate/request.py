@@ -28,6 +28,8 @@ class Request:
     """Log-probabilities wanted: None for none, else of the chosen token and of this many likeliest ones."""
     scores_prompt: bool = False
     """Whether those of the prompt's own ids are wanted too."""
+    n_kept: int = 0
+    """First ids, such as a title, that stay in sight when the context slides; at most a quarter of the context."""
 
 
 class Choice(NamedTuple):
@@ -68,9 +70,19 @@ class Continuation:
         return len(self.choices)
 
     @property
+    def n_sinks(self) -> int:
+        """How many of the first ids are still seen though the context has slid past them."""
+        return min(self.request.n_kept, self.start)
+
+    @property
+    def window(self) -> list[int]:
+        """The ids that the model sees: those that are kept, then from `start` on."""
+        return self.ids[: self.n_sinks] + self.ids[self.start :]
+
+    @property
     def n_window(self) -> int:
         """How many ids the model sees."""
-        return len(self.ids) - self.start
+        return self.n_sinks + len(self.ids) - self.start
 
     @property
     def is_read(self) -> bool:

@@ -28,6 +28,8 @@ class Sampling:
     """The same, once for each time."""
     bias: tuple[tuple[int, float], ...] = ()
     """Added to the logits of these ids; -100 bans one in practice."""
+    no_repeat: int = 0
+    """No run of so many tokens occurs twice in prompt and answer (Paulus et al. 2018, section 2.5); 0 is off."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -36,6 +38,7 @@ class Sampling:
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a positive number; 1 is off"),
             "seed": (0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
+            "no_repeat": (self.no_repeat >= 0, "0 (off) or a positive whole number"),
             "presence_penalty": (abs(self.presence_penalty) < math.inf, "a finite number; 0 is off"),
             "frequency_penalty": (abs(self.frequency_penalty) < math.inf, "a finite number; 0 is off"),
         }
@@ -119,6 +122,18 @@ def adjust(logits: Tensor, answer: Sequence[int], sampling: Sampling) -> Tensor:
     return logits
 
 
+def forbid_repeats(logits: Tensor, ids: Sequence[int], n: int) -> Tensor:
+    """Sets tokens that would end a run of n that occurred before to -inf, unless that leaves none: (V,) -> (V,)."""
+    if n == 0 or len(ids) < n:
+        return logits
+    end = tuple(ids[len(ids) - n + 1 :])
+    banned = [ids[i + n - 1] for i in range(len(ids) - n + 1) if tuple(ids[i : i + n - 1]) == end]
+    if not banned:
+        return logits
+    left = logits.index_fill(0, torch.tensor(banned, device=logits.device), -math.inf)  # (V,)
+    return left if left.amax() > -math.inf else logits
+
+
 def next_token(
     logits: Tensor, prompt: Sequence[int], answer: Sequence[int], sampling: Sampling, generator: torch.Generator
 ) -> int:
@@ -127,6 +142,7 @@ def next_token(
         raise ValueError("the model's scores are not finite; its training diverged: use an earlier checkpoint")
     row = adjust(logits, answer, sampling)[None]  # (1, V)
     row = penalize_repetition(row, [[*prompt, *answer]], sampling.repetition_penalty)
+    row = forbid_repeats(row[0], [*prompt, *answer], sampling.no_repeat)[None]  # (1, V)
     if sampling.is_greedy:
         return int(row.argmax())
     row = temper(row.cpu().double(), sampling.temperature)

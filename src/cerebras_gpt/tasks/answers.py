@@ -39,11 +39,12 @@ def _together(lm: LM, prompts: list[list[int]], n_new: int) -> list[str]:
 
 
 def overlap(lm: LM, examples: Sequence[Example], max_tokens: int) -> Scores:
-    """Word overlap of greedy answers with the right ones, and how often they are the same.
+    """Word overlap of greedy answers with the right ones, and how often they are the same."""
+    return overlap_of(answers(lm, [example.prompt for example in examples], max_tokens), examples)
 
-    Where an example has choices, each of them is right: wordings of one answer.
-    """
-    said = answers(lm, [example.prompt for example in examples], max_tokens)
+
+def overlap_of(said: Sequence[str], examples: Sequence[Example]) -> Scores:
+    """The same of any answers; where an example has choices, each of them is right: wordings of one answer."""
     pairs = [(text, example.choices or (example.answer,)) for text, example in zip(said, examples, strict=True)]
     n = max(1, len(pairs))
     figures = {"f1": sum(word_f1(*p) for p in pairs) / n, "exact_match": sum(exact_match(*p) for p in pairs) / n}

@@ -16,7 +16,7 @@ from cerebras_gpt.data.example_batches import prompt_ids, shortened
 from cerebras_gpt.data.examples import Example
 from cerebras_gpt.generate.choices import choice_nats
 from cerebras_gpt.generate.lm import LM
-from cerebras_gpt.tasks.metrics import confusion
+from cerebras_gpt.tasks.metrics import Confusion, confusion
 from cerebras_gpt.tasks.rows import Columns, Findings, Row, fields
 from cerebras_gpt.tasks.task import Scores, filled
 
@@ -73,18 +73,38 @@ class Classification:
         """What the model reads of a text."""
         return filled(self.template, text=text)
 
-    def probabilities(self, lm: LM, prompts: Sequence[str], calibrated: bool = True) -> Tensor:
-        """Of every label for every prompt: N prompts -> (N, K) in float64."""
-        end, tokenizer = lm.tokenizer.end_of_text, lm.tokenizer
-        choices = [[*tokenizer.encode(f" {label}"), end] for label in self.labels]
-        room = lm.model.architecture.seq_len + 1 - max(map(len, choices))
+    def room(self, lm: LM) -> int:
+        """Ids that may stand before a label; raises ValueError if there is no room for any."""
+        longest = max(len(lm.tokenizer.encode(f" {label}")) for label in self.labels) + 1
+        room = lm.model.architecture.seq_len + 1 - longest
         if room < 1:
             raise ValueError("a label is longer than the model's window; use shorter labels")
-        empty = [self.prompt(text) for text in CONTENT_FREE] if calibrated else []
-        ids = [shortened(prompt_ids(prompt, tokenizer), room) for prompt in [*empty, *prompts]]
-        logs = torch.log_softmax(-choice_nats(lm.model, ids, choices), -1)  # (N + 3, K)
-        prior = logs[: len(empty)].exp().mean(0).log() if calibrated else 0.0
-        return (logs[len(empty) :] - prior).softmax(-1)
+        return room
+
+    def log_probabilities(self, lm: LM, prompts: Sequence[str], shown: Sequence[int] = ()) -> Tensor:
+        """Of every label for every prompt, after the ids that are shown before each: N prompts -> (N, K) in float64."""
+        end, tokenizer = lm.tokenizer.end_of_text, lm.tokenizer
+        choices = [[*tokenizer.encode(f" {label}"), end] for label in self.labels]
+        room = self.room(lm) - len(shown)
+        if room < 1:
+            raise ValueError(f"{len(shown)} ids shown before a prompt leave no room for it; show fewer examples")
+        ids = [[*shown, *shortened(prompt_ids(prompt, tokenizer), room)] for prompt in prompts]
+        return torch.log_softmax(-choice_nats(lm.model, ids, choices), -1)  # (N, K)
+
+    def prior(self, lm: LM, shown: Sequence[int] = ()) -> Tensor:
+        """Log-probability of every label after texts that say nothing: (K,)."""
+        logs = self.log_probabilities(lm, [self.prompt(text) for text in CONTENT_FREE], shown)  # (3, K)
+        return logs.exp().mean(0).log()
+
+    def probabilities(self, lm: LM, prompts: Sequence[str], calibrated: bool = True) -> Tensor:
+        """Of every label for every prompt: N prompts -> (N, K) in float64."""
+        prior = self.prior(lm) if calibrated else 0.0
+        return (self.log_probabilities(lm, prompts) - prior).softmax(-1)
+
+    def table(self, examples: Sequence[Example], answers: Sequence[str]) -> Confusion:
+        """How often each label was taken for each; every answer is one of the labels."""
+        pairs = zip(examples, answers, strict=True)
+        return confusion(self.labels, [(example.gold or 0, self.labels.index(said)) for example, said in pairs])
 
     def classify(self, lm: LM, texts: Sequence[str], calibrated: bool = False) -> list[Prediction]:
         """The likeliest label of each text, with its probability."""
@@ -95,9 +115,6 @@ class Classification:
     def score(self, lm: LM, examples: Sequence[Example]) -> Scores:
         """Accuracy and macro-F1."""
         probabilities = self.probabilities(lm, [example.prompt for example in examples], calibrated=False)
-        best = probabilities.argmax(-1).tolist()
-        table = confusion(self.labels, [(e.gold or 0, found) for e, found in zip(examples, best, strict=True)])
-        return Scores(
-            {"accuracy": table.accuracy, "macro_f1": table.macro_f1},
-            [self.labels[index] for index in best],
-        )
+        said = [self.labels[index] for index in probabilities.argmax(-1).tolist()]
+        table = self.table(examples, said)
+        return Scores({"accuracy": table.accuracy, "macro_f1": table.macro_f1}, said)

@@ -7,13 +7,12 @@ from typing import NamedTuple
 from cerebras_gpt import checkpoint, config
 from cerebras_gpt.data.examples import Example
 from cerebras_gpt.files import read_json
-from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.tasks.classification import Classification
 from cerebras_gpt.tasks.dialogue import Dialogue
 from cerebras_gpt.tasks.instruction import Instruction
 from cerebras_gpt.tasks.question_answering import QuestionAnswering
 from cerebras_gpt.tasks.rows import Findings, read_rows
-from cerebras_gpt.tasks.task import FILE, Scores, Task
+from cerebras_gpt.tasks.task import FILE, Task
 from cerebras_gpt.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
@@ -84,11 +83,3 @@ def load_task(run: Path) -> Task | None:
         return None
     mapping = read_json(file)
     return config.from_mapping(task_named(str(mapping.pop("task", ""))), mapping)
-
-
-def score(run: Path, name: str, data: Path) -> tuple[Scores, Findings]:
-    """How well a run does a task on a file: with the labels and template it learned, or those of the file."""
-    learned = load_task(run)
-    known = learned is not None and name_of(learned) == name
-    found = read_examples(learned, data) if learned is not None and known else read_task_data(name, data)
-    return found.task.score(LM.load(run), found.examples), found.findings

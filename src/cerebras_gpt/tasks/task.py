@@ -48,3 +48,18 @@ def filled(template: str, **texts: str) -> str:
     '{label} = x'
     """
     return re.sub(r"\{(\w+)\}", lambda found: texts.get(found[1], found[0]), template)
+
+
+def unfilled(template: str, prompt: str) -> dict[str, str]:
+    """The texts that fill a template to this prompt, by name; none if it does not come from the template.
+
+    >>> unfilled("{text} = {label}", "1 = 2 = 3")
+    {'text': '1 = 2', 'label': '3'}
+    """
+    parts = re.split(r"\{(\w+)\}", template)
+    names, pattern = parts[1::2], ""
+    for place, part in enumerate(parts):
+        known = f"(?P={part})" if part in parts[1:place:2] else f"(?P<{part}>.*)"
+        pattern += known if place % 2 else re.escape(part)
+    found = re.fullmatch(pattern, prompt, re.DOTALL)
+    return {name: found[name] for name in dict.fromkeys(names)} if found else {}
