@@ -29,7 +29,7 @@ def keep_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Hands what was freed so far to the system at once, whatever `keep_memory` says; after work that does not recur."""
+    """Hands freed memory to the system at once, whatever `keep_memory` says: after work that does not recur."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):

@@ -203,7 +203,8 @@ def fit_power(
 ) -> PowerFit:
     """The law of least squared relative residuals; c is fitted unless it is given.
 
-    weights: positive, one a residual, only their ratios count; none: all alike. With few runs a given c predicts better than a fitted one: each constant costs certainty (docs/laws.md).
+    weights: positive, one a residual, only their ratios count; none: all alike. With few runs a given c predicts
+    better than a fitted one: each constant costs certainty (docs/laws.md).
     """
     enough(points, FEWEST_POINTS, "a power law")
     flops, losses = column(points, "flops"), column(points, "loss")
