@@ -127,7 +127,7 @@ def test_text_that_is_none(refused, command, source, words):
         ("generate nowhere", "nowhere does not exist; give a run folder or a checkpoint folder"),
         ("generate folder", "folder has no manifest.json; give a run folder or a checkpoint folder"),
         ("evaluate nowhere --text good.txt", "nowhere does not exist; give a run folder"),
-        ("report folder --out out.html", "folder is no run, ladder, check, scores or law"),
+        ("report folder --out out.html", "folder is no run, ladder, check, search, scores or law"),
         ("verify nowhere", "nowhere holds nothing to verify; give a pack, a checkpoint or a run folder"),
     ],
 )

@@ -54,6 +54,7 @@ def check(
         prepare_process()
     from cerebras_gpt.check import BrokenPromiseError, Settings, check_transfer
     from cerebras_gpt.check import check as check_one
+    from cerebras_gpt.train.crew import Processes
 
     settings = Settings(
         _numbers("--widths", widths),
@@ -68,7 +69,7 @@ def check(
         found = check_one(one, axes, settings)
         if transfer and out is not None:
             record = out / "trials.jsonl"
-            found = check_transfer(found, settings, transfer_steps, octaves, record, workers)
+            found = check_transfer(found, settings, transfer_steps, octaves, record, Processes(workers))
         findings.append(found)
     _tell(findings, out, as_json)
     broken = [(found.subject.parametrization, line) for found in findings for line in found.broken]

@@ -72,8 +72,9 @@ HEAP = 1.33
 gaps. Both figures are one straight line through the measured peaks of ten plans; the bytes themselves are not fitted
 to anything (benchmarks/plan_estimates.py, docs/plan.md)."""
 
-PASS_BYTES = {FLOAT32: 12, 2: 8}
-"""By bytes of the computing type: of each logit that a pass takes at a time, its softmax and what forms that."""
+PASS_BYTES = {FLOAT32: 0, 2: 4}
+"""By bytes of the computing type: of each logit that a pass takes at a time, what its softmax, which takes the place of
+the logits, needs besides: a narrow one is formed in float32."""
 
 
 def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:

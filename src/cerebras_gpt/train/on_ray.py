@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.process import threads_are_bound, unbound_children
@@ -47,7 +48,7 @@ class RayTasks:
         began_here = self.address == LOCAL and threads_are_bound()
         task = ray.remote(num_cpus=1, max_retries=N_RETRIES)(_task)
         waiting = deque(work.longest_first)
-        busy = {}
+        busy: dict[Any, str] = {}  # keys by Ray's references
         try:
             while waiting or busy:
                 while waiting and (self.n is None or len(busy) < self.n):
