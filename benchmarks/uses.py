@@ -1,164 +1,79 @@
 """Uses of an adapted model beside honest baselines: one command for each use, which goes on where it was stopped.
 
     python benchmarks/uses.py wiki-topics --run runs/quickstart --out work/uses
-    python benchmarks/uses.py sst2 --run runs/quickstart --data sst2/ --out work/uses --lora 8 --minutes 20
+    python benchmarks/uses.py sst2 --pretrain 10 --data sst2/ --out work/uses --lora 8 --minutes 20
 
-The result of each (use, way of tuning, seed) is one entry of uses.json in the folder. Needs scikit-learn; the data of
-wiki-topics comes with the package's extra `quickstart`, the others are folders or archives as their authors give them.
+It begins with a run, or trains one from nothing on the text of the training part alone, read so many times
+(--pretrain; 0 begins with random weights). The result of each (use, beginning, way of tuning, seed) is one entry of
+uses.json in the folder. Needs scikit-learn; the data of wiki-topics comes with the package's extra `quickstart`, the
+others are folders or archives as their authors give them.
 """
 
 import argparse
-import gzip
 import hashlib
 import json
 import platform
-import re
-import tarfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from use_data import USES, Parts, Row, Shape, Use
 
 from cerebras_gpt import checkpoint
-from cerebras_gpt.data.corpora import CORPORA, EXTRA
+from cerebras_gpt.data.documents import Document
 from cerebras_gpt.data.examples import Example
+from cerebras_gpt.data.shards import Shards, pack
+from cerebras_gpt.distributed import World
 from cerebras_gpt.files import replace_text
 from cerebras_gpt.generate.beam import Beam
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.model.lora import add_low_rank
+from cerebras_gpt.plan.budget import Text, small_plan
+from cerebras_gpt.plan.families import mup
+from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.process import keep_memory
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.tasks.adapt import Adaptation
 from cerebras_gpt.tasks.metrics import exact_match, standard_error
 from cerebras_gpt.tasks.table import load_task, read_examples
-from cerebras_gpt.tasks.translation import Translation, of_translations
+from cerebras_gpt.tasks.translation import Translation
 from cerebras_gpt.tasks.tuning_data import read_tuning_data
 from cerebras_gpt.tasks.tuning_plan import Tuning
-from cerebras_gpt.text.installed import installed_file
-
-Row = dict[str, object]
-Parts = dict[str, list[Row]]
-"""train, test, and perhaps held_out."""
+from cerebras_gpt.text.tokenizer import train_tokenizer
+from cerebras_gpt.train.pretrain import pretrain
 
 
-def wiki_topics(_: Path | None) -> Parts:
-    """Wikipedia's vital articles and their eleven topics, split by the SHA-1 of the title."""
-    corpus = CORPORA["wiki"]
-    articles = json.loads(installed_file(corpus.package, corpus.version, EXTRA, corpus.file).read_bytes())
-    parts: Parts = {"train": [], "test": []}
-    for title, article in articles.items():
-        if article["topic"] not in (None, "", "Uncategorized"):
-            is_test = int(hashlib.sha1(title.encode()).hexdigest(), 16) % 10 < 2
-            row = {"text": f"{title}\n\n{article['extract']}", "label": article["topic"]}
-            parts["test" if is_test else "train"].append(row)
-    return parts
+def shaped(shape: Shape, text: Text, epochs: float, seed: int) -> Plan:
+    """The recipe of small runs for a shape of its own, the text read so many times."""
+    plan = small_plan(128, text, 2)
+    architecture = replace(plan.architecture, **shape._asdict(), n_heads=shape.d_model // 32)
+    tokens = plan.batch_size * plan.architecture.seq_len
+    plan = replace(
+        plan,
+        name=f"{architecture.n_parameters / 1e6:.2g}M",
+        architecture=architecture,
+        parametrization=mup(architecture),
+        batch_size=tokens // shape.seq_len,
+        seed=seed,
+    )
+    steps = max(2, round(epochs * text.n_tokens / plan.tokens_per_step))
+    return replace(plan, steps=steps, warmup_steps=max(1, steps // 20))
 
 
-def sst2(data: Path | None) -> Parts:
-    """Sentences of film reviews, good or bad: train.tsv, dev.tsv, test.tsv without a head line."""
-    assert data is not None
-    words = {"0": "bad", "1": "good"}
-    parts: Parts = {}
-    for part, file in {"train": "train.tsv", "held_out": "dev.tsv", "test": "test.tsv"}.items():
-        lines = [line.rsplit("\t", 1) for line in (data / file).read_text("utf-8").splitlines()]
-        parts[part] = [{"text": text, "label": words[label]} for text, label in lines]
-    return parts
-
-
-def babi_questions(text: str, name: str) -> Iterator[Row]:
-    """The questions of one of bAbI's files, each with its story so far."""
-    story: list[str] = []
-    for line in text.splitlines():
-        number, _, rest = line.partition(" ")
-        story = [] if number == "1" else story
-        question, *answer = rest.split("\t")
-        if answer:
-            yield {"context": " ".join(story), "question": question.strip(), "answer": answer[0], "part": name}
-        else:
-            story.append(rest.strip())
-
-
-def babi(data: Path | None) -> Parts:
-    """Nineteen kinds of questions about little stories (Weston et al. 2015); those without training data left out."""
-    assert data is not None
-    parts: Parts = {"train": [], "test": []}
-    with tarfile.open(data) as archive:
-        for member in sorted(archive.getmembers(), key=lambda member: member.name):
-            found = re.search(r"(qa\d+)_.*_(train|test)\.txt$", member.name)
-            stream = archive.extractfile(member)
-            if found and stream:
-                parts[found[2]] += babi_questions(stream.read().decode(), found[1])
-    known = {row["part"] for row in parts["train"]}
-    parts["test"] = [row for row in parts["test"] if row["part"] in known]
-    return parts
-
-
-def multi30k(data: Path | None) -> Parts:
-    """Descriptions of pictures, English to German."""
-    assert data is not None
-    parts: Parts = {}
-    for part, stem in {"train": "train", "held_out": "val", "test": "test_2016_flickr"}.items():
-        english, german = (
-            gzip.decompress((data / f"{stem}.{language}.gz").read_bytes()).decode().splitlines()
-            for language in ("en", "de")
-        )
-        pairs = zip(english, german, strict=True)
-        parts[part] = [{"source": en, "target": de, "pair": "en-de"} for en, de in pairs]
-    return parts
-
-
-def classification_baselines(parts: Parts) -> dict[str, float]:
-    """Accuracy of the most frequent label, and of a linear SVM on TF-IDF of words and pairs of words."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC
-
-    texts, labels = ([str(row[key]) for row in parts["train"]] for key in ("text", "label"))
-    asked, right = ([str(row[key]) for row in parts["test"]] for key in ("text", "label"))
-    svm = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC(random_state=0))
-    said = svm.fit(texts, labels).predict(asked)
-    usual = Counter(labels).most_common(1)[0][0]
-    return {
-        "majority": sum(label == usual for label in right) / len(right),
-        "tf-idf and linear SVM": sum(a == b for a, b in zip(said, right, strict=True)) / len(right),
-    }
-
-
-def babi_baselines(parts: Parts) -> dict[str, float]:
-    """Mean over the kinds of the share of the most frequent answer."""
-    shares = []
-    for part in dict.fromkeys(row["part"] for row in parts["test"]):
-        usual = Counter(row["answer"] for row in parts["train"] if row["part"] == part).most_common(1)
-        likely = [answer for answer, _ in usual]  # none, if a quick look left no training rows of this kind
-        right = [row["answer"] in likely for row in parts["test"] if row["part"] == part]
-        shares.append(sum(right) / len(right))
-    return {"majority": sum(shares) / len(shares)}
-
-
-def copy_baseline(parts: Parts) -> dict[str, float]:
-    """BLEU of leaving the text as it is."""
-    examples = [Example("", f" {row['target']}") for row in parts["test"]]
-    return {"copy": of_translations([str(row["source"]) for row in parts["test"]], examples).figures["bleu"]}
-
-
-class Use(NamedTuple):
-    """What is done with which data."""
-
-    task: str
-    read: Callable[[Path | None], Parts]
-    baselines: Callable[[Parts], dict[str, float]]
-    published: dict[str, float]
-    template: str = ""
-
-
-USES = {
-    "wiki-topics": Use("classification", wiki_topics, classification_baselines, {}, "{text}\n\nTopic:"),
-    "sst2": Use("classification", sst2, classification_baselines, {"CNN, random start": 0.835}, "{text}\nThe film is"),
-    "babi": Use("question-answering", babi, babi_baselines, {}),
-    "multi30k": Use("translation", multi30k, copy_baseline, {"Transformer-tiny, BLEU": 41.02}),
-}
+def pretrained(use: Use, parts: Parts, folder: Path, epochs: float, seed: int) -> Path:
+    """A run that has read the training part as text so many times, and nothing else."""
+    data, run = folder / "pack", folder / f"pretrained-{epochs:g}-seed{seed}"
+    if not data.exists():
+        texts = use.documents(parts)
+        documents = [Document(hashlib.sha1(text.encode()).hexdigest(), text) for text in dict.fromkeys(texts)]
+        pack(documents, train_tokenizer(texts, use.shape.vocab_size), data, val_fraction=0.02)
+    train = Shards.open(data, "train", verify=False)
+    text = Text(train.vocab_size, train.n_tokens, train.n_bytes)
+    shape = use.shape._replace(vocab_size=train.vocab_size)
+    pretrain(shaped(shape, text, epochs, seed), data, run, World())
+    return run
 
 
 class Files(NamedTuple):
@@ -204,6 +119,12 @@ def by_part(parts: Sequence[str], answers: Sequence[str], examples: Sequence[Exa
     return {"mean_over_parts": sum(shares.values()) / len(shares)} | shares
 
 
+def trained_seconds(run: Path) -> float:
+    """How long a run was trained."""
+    rows = read_metrics(run / "metrics.jsonl")
+    return max((float(str(row["seconds"])) for row in rows if row["kind"] == "train"), default=0.0)
+
+
 def n_tuned(folder: Path, rank: int) -> int:
     """Numbers that tuning may change."""
     model = checkpoint.load_model(folder)
@@ -218,23 +139,27 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.limit:
         parts = {part: shuffled(rows)[: arguments.limit] for part, rows in parts.items()}
     files = write_parts(parts, arguments.out / "data" / name)
+    begun = f"pretrained-{arguments.pretrain:g}" if arguments.run is None else arguments.run.name
+    run = arguments.run or pretrained(use, parts, arguments.out / "data" / name, arguments.pretrain, arguments.seed)
     tuning = Tuning(
         arguments.lora, arguments.epochs, minutes=arguments.minutes, rate=arguments.rate, seed=arguments.seed
     )
-    folder = checkpoint.resolve(arguments.run)
+    folder = checkpoint.resolve(run)
     lm = LM.load(folder)
     seq_len = lm.model.architecture.seq_len
     data = read_tuning_data(use.task, files.train, files.held_out, lm.tokenizer, seq_len, use.template)
-    out = arguments.out / f"{name}-{f'lora{arguments.lora}' if arguments.lora else 'full'}-seed{arguments.seed}"
+    way = f"lora{arguments.lora}" if arguments.lora else "full"
+    out = arguments.out / f"{name}-{begun}-{way}-seed{arguments.seed}"
     scores = Adaptation(folder, out, data, tuning).run()
-    rows = read_metrics(out / "metrics.jsonl")
     return {
         "use": name,
+        "begun": begun,
+        "pretraining_seconds": trained_seconds(run),
         "tuning": asdict(tuning),
         "examples": {part: len(rows) for part, rows in parts.items()},
         "parameters": lm.model.architecture.n_parameters,
         "tuned_parameters": n_tuned(folder, tuning.rank),
-        "training_seconds": max((float(str(row["seconds"])) for row in rows if row["kind"] == "train"), default=0.0),
+        "training_seconds": trained_seconds(out),
         "held_out": dict(scores.figures),
         "test": test_figures(out, use, files, arguments.beam),
         "baselines": use.baselines(parts),
@@ -249,11 +174,19 @@ def shuffled(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: hashlib.sha1(json.dumps(row).encode()).digest())
 
 
+def identity(entry: dict[str, object]) -> tuple[object, ...]:
+    """What must be another for an entry to stand beside another."""
+    return entry["use"], entry["begun"], entry["tuning"]
+
+
 def main() -> None:
     """One use."""
+    keep_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("use", choices=USES)
-    parser.add_argument("--run", type=Path, required=True, help="the pretrained run to start from")
+    begin = parser.add_mutually_exclusive_group(required=True)
+    begin.add_argument("--run", type=Path, help="the pretrained run to begin with")
+    begin.add_argument("--pretrain", type=float, help="begin with a run that has read the training part so many times")
     parser.add_argument("--data", type=Path, help="folder or archive of the data; wiki-topics brings its own")
     parser.add_argument("--out", type=Path, default=Path("work/uses"))
     parser.add_argument("--lora", type=int, default=0, help="rank of low-rank updates; 0 tunes every weight")
@@ -267,7 +200,7 @@ def main() -> None:
     entry = measure(arguments.use, arguments)
     file = arguments.out / "uses.json"
     entries = json.loads(file.read_text("utf-8")) if file.exists() else []
-    kept = [old for old in entries if (old["use"], old["tuning"]) != (entry["use"], entry["tuning"])]
+    kept = [old for old in entries if identity(old) != identity(entry)]
     replace_text(file, json.dumps([*kept, entry], indent=1) + "\n")
     print(json.dumps({key: entry[key] for key in ("use", "test", "baselines", "published")}, indent=1))
 
