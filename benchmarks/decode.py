@@ -89,7 +89,7 @@ def llama(kind, folder):
     lib.llama_log_set(silence, ctypes.c_void_p(0))
     model = lib.llama_model_load_from_file(str(folder / f"{kind}.gguf").encode(), lib.llama_model_default_params())
     settings = lib.llama_context_default_params()
-    settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = 4096, 2048, 512, 8
+    settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = 8 * 1280, 2048, 512, 8  # 1,280 a sequence
     settings.n_threads = settings.n_threads_batch = int(os.environ["OMP_NUM_THREADS"])
     context = lib.llama_init_from_model(model, settings)
     batch, V = lib.llama_batch_init(2048, 0, 1), 50257
