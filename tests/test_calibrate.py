@@ -19,6 +19,7 @@ from cerebras_gpt.train.calibrate import (
     measure_peak,
     measure_speed,
     remembered,
+    trials,
 )
 from cerebras_gpt.train.execution import Execution
 
@@ -59,6 +60,13 @@ def test_fewer_sequences_at_a_time_where_memory_ends(tiny, monkeypatch):
 def test_speed_and_peak_are_measured(tiny):
     assert measure_speed(tiny, Execution("float32", 4), QUICK).tokens_per_second > 0
     assert measure_peak(Execution("float32", 4), seconds=0.0, size=64) > 0
+
+
+def test_a_turn_that_something_else_slowed_decides_nothing(tiny, monkeypatch):
+    found = candidates(tiny)
+    rates = iter([10.0, *[80.0] * (len(found) - 1), 100.0, *[80.0] * (len(found) - 1)])
+    monkeypatch.setattr(calibrate, "measure_speed", lambda *_: Speed(next(rates), 0.0))
+    assert trials(tiny, QUICK)[0] == (found[0], Speed(100.0, 0.0))
 
 
 @pytest.mark.parametrize("winner", ["bfloat16", "float32"])

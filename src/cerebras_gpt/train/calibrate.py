@@ -28,6 +28,9 @@ WARM_STEPS = 2
 PARTS = (8192, 2048)
 """Tokens at a time: the products like many, the caches few."""
 
+LONG_TURN = 30.0
+"""Seconds of trying every execution once beyond which it is not done again."""
+
 FILE = "calibration.json"
 
 
@@ -166,8 +169,17 @@ class Trial(NamedTuple):
 
 
 def trials(plan: Plan, stopwatch: Stopwatch) -> list[Trial]:
-    """Every candidate, measured; the fastest first."""
-    tried = [Trial(execution, measure_speed(plan, execution, stopwatch)) for execution in candidates(plan)]
+    """Every candidate at its better of two turns, the fastest first.
+
+    What else a machine does can only slow a turn, and the choice is remembered. Where steps are so long that one turn
+    of all takes a while, it is the only one.
+    """
+    found, started = candidates(plan), time.perf_counter()
+    speeds = [measure_speed(plan, execution, stopwatch) for execution in found]
+    if len(found) > 1 and time.perf_counter() - started < LONG_TURN:
+        again = [measure_speed(plan, execution, stopwatch) for execution in found]
+        speeds = [max(both, key=lambda speed: speed.tokens_per_second) for both in zip(speeds, again, strict=True)]
+    tried = [Trial(*pair) for pair in zip(found, speeds, strict=True)]
     return sorted(tried, key=lambda trial: -trial.speed.tokens_per_second)
 
 
