@@ -171,6 +171,6 @@ USES = {
     ),
     "babi": Use("question-answering", babi, babi_baselines, {}, Shape(128, 4, 512, 256)),
     "multi30k": Use(
-        "translation", multi30k, copy_baseline, {"Transformer-tiny, BLEU": 41.02}, Shape(256, 4, 6144, 128)
+        "translation", multi30k, copy_baseline, {"Transformer-tiny, BLEU": 41.02}, Shape(192, 3, 4096, 128)
     ),
 }

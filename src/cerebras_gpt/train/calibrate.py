@@ -169,18 +169,24 @@ class Trial(NamedTuple):
 
 
 def trials(plan: Plan, stopwatch: Stopwatch) -> list[Trial]:
-    """Every candidate at its better of two turns, the fastest first.
+    """Every candidate with the mean speed of its two turns, that with the better turn first.
 
     What else a machine does can only slow a turn, and the choice is remembered. Where steps are so long that one turn
     of all takes a while, it is the only one.
     """
     found, started = candidates(plan), time.perf_counter()
-    speeds = [measure_speed(plan, execution, stopwatch) for execution in found]
+    turns = [[measure_speed(plan, execution, stopwatch) for execution in found]]
     if len(found) > 1 and time.perf_counter() - started < LONG_TURN:
-        again = [measure_speed(plan, execution, stopwatch) for execution in found]
-        speeds = [max(both, key=lambda speed: speed.tokens_per_second) for both in zip(speeds, again, strict=True)]
-    tried = [Trial(*pair) for pair in zip(found, speeds, strict=True)]
-    return sorted(tried, key=lambda trial: -trial.speed.tokens_per_second)
+        turns.append([measure_speed(plan, execution, stopwatch) for execution in found])
+    by_best = sorted(
+        zip(found, zip(*turns, strict=True), strict=True), key=lambda pair: -max(pair[1]).tokens_per_second
+    )
+    return [Trial(execution, mean(speeds)) for execution, speeds in by_best]
+
+
+def mean(speeds: Sequence[Speed]) -> Speed:
+    """What turns of equal length come to."""
+    return Speed(*(sum(values) / len(speeds) for values in zip(*speeds, strict=True)))
 
 
 def calibration(plan: Plan, trial: Trial) -> Calibration:
