@@ -169,7 +169,8 @@ class Trainer:
                 flops_share=round(share, 4),
                 seconds=round(self.seconds, 3),
             )
-        self.progress.show(self.step, f"loss {loss:.3f}  {speed:,.0f} tokens/s  {share:.0%} of peak")
+        of_peak = f"  {share:.0%} of peak" if share else ""  # where it is known what a token costs
+        self.progress.show(self.step, f"loss {loss:.3f}  {speed:,.0f} tokens/s{of_peak}")
 
     @property
     def tokens(self) -> int:
