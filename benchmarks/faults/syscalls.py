@@ -97,9 +97,10 @@ def points(text):
 
 def met_file(call, arguments):
     """The file of a call and the folder that it lies in, without what is random in their names."""
-    by_descriptor = call in ("write", "fsync")
-    named = re.search(r"<([^>]*)>" if by_descriptor else r'"([^"]*)"', arguments)
-    path = Path(named[1] if named else "")
+    opened, named = re.search(r"<([^>]*)>", arguments), re.search(r'"([^"]*)"', arguments)
+    path = Path(opened[1] if opened else "")
+    if named and call not in ("write", "fsync"):
+        path /= named[1]
     return re.sub(r"\.[0-9a-f]{8}\b", "", "/".join(path.parts[-2:]))
 
 
