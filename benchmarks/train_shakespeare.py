@@ -38,8 +38,9 @@ from torch.nn import functional as F  # noqa: E402
 TRAIN_SHARE = 0.9
 TARGETS = {"nanoGPT, CPU command": 1.88, "nanoGPT, A100": 1.4697}
 COMMAND = (
-    "python train.py config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 "
-    "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
+    "python train.py config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 "
+    "--block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 "
+    "--dropout=0.0"
 )
 
 
