@@ -118,7 +118,7 @@ def ranks(folder: Path, n_faults: int, seed: int, n: int = 2) -> dict[str, objec
     say("the run that nothing disturbs ...")
     start(command(folder, "whole")).wait()
     draw, faults = random.Random(seed), []
-    torchrun = start(command(folder, "run", "--standalone", f"--nproc-per-node={n}", f"--max-restarts={n_faults}"))
+    torchrun = start(command(folder, "run", "--standalone", f"--nproc-per-node={n}", f"--max-restarts={2 * n_faults}"))
     run = folder / "run"
     for _ in range(n_faults):
         begun, step = steps_done(run)
@@ -135,15 +135,21 @@ def ranks(folder: Path, n_faults: int, seed: int, n: int = 2) -> dict[str, objec
         faults.append({"rank": rank, "signal": number.name, "seconds": round(time.monotonic() - at, 2)})
         say(faults[-1])
     code = torchrun.wait()
-    found = sorted(float(str(fault["seconds"])) for fault in faults)
     return {
         "faults": faults,
         "exit_code": code,
         "identical": end_of(folder, "whole") == end_of(folder, "run"),
-        "recovery_p50": statistics.median(found),
-        "recovery_p95": found[int(0.95 * (len(found) - 1))],
+        "recovery": {name: recovery(faults, name) for name in ("SIGKILL", "SIGSTOP")},
         "patience": PATIENCE,
     }
+
+
+def recovery(faults: list[dict[str, object]], name: str) -> dict[str, float | int]:
+    """Seconds from a signal to a step beyond it."""
+    found = sorted(float(str(fault["seconds"])) for fault in faults if fault["signal"] == name)
+    if not found:
+        return {"n": 0}
+    return {"n": len(found), "p50": statistics.median(found), "p95": found[int(0.95 * (len(found) - 1))]}
 
 
 def advancing(run: Path, begun: int, step: int) -> bool:
