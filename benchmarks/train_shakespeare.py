@@ -57,6 +57,7 @@ class Run:
     peak_lr: float = 0.02
     weight_decay: float = 0.1
     final_lr_fraction: float = 0.1
+    beta2: float = 0.95
     looks: int = 8
     """Evaluations on the way."""
     averaged: float = 0.0
@@ -106,6 +107,7 @@ def plan_of(run, vocab_size=257):
         max(1, run.steps // 20),
         run.peak_lr,
         final_lr_fraction=run.final_lr_fraction,
+        betas=(0.9, run.beta2),
         weight_decay=run.weight_decay,
         evaluations=1,
         saves=1,
