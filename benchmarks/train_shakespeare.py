@@ -16,6 +16,7 @@ import math
 import os
 import pickle
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -124,6 +125,23 @@ def loss_of(logits_of, ids, seq_len, every=1):
     return total / x.numel()
 
 
+class Clock:
+    """Wall time since it was made, and what the processes that ended since then took of the processors."""
+
+    def __init__(self):
+        self.started, self.before = time.time(), self.taken()
+
+    def taken(self):
+        """Seconds of processors of all children that have ended."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    def told(self):
+        """Both figures."""
+        seconds = {"seconds": time.time() - self.started, "processor seconds": self.taken() - self.before}
+        return {name: round(value, 2) for name, value in seconds.items()}
+
+
 class Average:
     """The mean of the weights of the end of a run."""
 
@@ -180,10 +198,10 @@ def ours(run, text, folder):
     folder.mkdir(parents=True)
     packed(text, folder / "data")
     settings = json.dumps(asdict(run))
-    started = time.time()
+    clock = Clock()
     command = [sys.executable, __file__, "--child", settings, "--work", str(folder)]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    whole = time.time() - started
+    times = clock.told()
     looks = [json.loads(line) for line in (folder / "looks.jsonl").read_text().splitlines()]
     rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     finals = {row["kind"]: row["loss"] for row in looks if row["kind"] != "look"}
@@ -192,13 +210,13 @@ def ours(run, text, folder):
         "settings": asdict(run),
         "parameters": plan.architecture.n_parameters,
         "tokens": plan.tokens,
-        "seconds": round(whole, 2),
+        **times,
         "seconds in updates": [row["seconds"] for row in rows if row["kind"] == "train"][-1],
         "loss": round(min(finals.values()), 4),
         "losses": {kind: round(loss, 4) for kind, loss in finals.items()},
         "window": run.seq_len,
         "half a window of context": round([row["loss"] for row in rows if row["kind"] == "held_out"][-1], 4),
-        "curve": [[round(row["at"] - started, 2), round(row["loss"], 4)] for row in looks],
+        "curve": [[round(row["at"] - clock.started, 2), round(row["loss"], 4)] for row in looks],
     }
 
 
@@ -219,20 +237,20 @@ def prepared(checkout, text, folder):
 def theirs(checkout, text, folder):
     """The same of nanoGPT's command."""
     table = prepared(checkout, text, folder)
-    curve, started = [], time.time()
+    curve, clock = [], Clock()
     command = [sys.executable, *COMMAND.split()[1:]]
     env = {key: value for key, value in os.environ.items() if key not in ("OMP_PROC_BIND", "OMP_PLACES")}
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, bufsize=1, env=env) as process:
         for line in process.stdout:
             if line.startswith("step "):
-                curve.append([round(time.time() - started, 2), float(line.rpartition(" ")[2])])
+                curve.append([round(time.time() - clock.started, 2), float(line.rpartition(" ")[2])])
     if process.returncode:
         raise RuntimeError(f"nanoGPT ended with {process.returncode}")
-    whole = time.time() - started
+    times = clock.told()
     loss = loss_of_theirs(folder, torch.tensor([table[letter] for letter in halves(text)[1]]))
     return {
         "command": COMMAND,
-        "seconds": round(whole, 2),
+        **times,
         "loss": round(loss, 4),
         "window": 64,
         "its own estimate": min(found for _, found in curve),
@@ -314,8 +332,9 @@ def measured(given, text, folder):
             pairs.append((theirs(given.nanogpt, text, folder / "nanogpt"), ours(RUNS["quick"], text, folder / "ours")))
             print(*(f"{one['seconds']} s {one['loss']}" for one in pairs[-1]), file=sys.stderr, flush=True)
         found["nanogpt"], found["quick"] = pairs[-1]
-        found["times as fast"] = [round(a["seconds"] / b["seconds"], 2) for a, b in pairs]
-        found["times as fast, median"] = statistics.median(found["times as fast"])
+        for name in ("seconds", "processor seconds"):
+            ratios = [round(theirs_now[name] / ours_now[name], 2) for theirs_now, ours_now in pairs]
+            found[f"times fewer {name}"] = {"each": ratios, "median": statistics.median(ratios)}
     if given.only in (None, "best"):
         found["best"] = ours(RUNS["best"], text, folder / "ours")
     return found
