@@ -1,6 +1,6 @@
 """T15: all faults mixed for a while; the run ends as if there had been none, and most of its work was useful.
 
-`soak --minutes 15` disturbs runs of 2,000 steps (about 15 seconds each on an idle core) every `--between` seconds or
+`soak --minutes 15` disturbs runs of 1,000 steps (about 8 seconds each on an idle core) every `--between` seconds or
 so: some 300 faults.
 """
 
@@ -17,7 +17,7 @@ from benchmarks.faults.report import spread
 from cerebras_gpt import checkpoint
 from cerebras_gpt.train.trainer import Hook
 
-STEPS = 2000
+STEPS = 1000
 
 
 def from_outside(number, child, run, draw):
@@ -89,7 +89,7 @@ def n_batches(run):
 def campaign(report, folder, minutes, between, seed, steps=STEPS):
     """Faults until the time is over, over as many runs as it takes; the last one ends without."""
     job = reference_job(folder, steps=steps)
-    reference = undisturbed(job, folder / f"reference-float32-{steps}")
+    reference = undisturbed(job, folder / f"soak-reference-{steps}", setup=None)
     draw, until, counts, useful, done, lost = random.Random(seed), time.monotonic() + 60 * minutes, {}, 0, 0, []
     number = 0
     while time.monotonic() < until:
