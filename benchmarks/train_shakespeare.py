@@ -67,7 +67,7 @@ class Run:
 
 RUNS = {
     "quick": Run(128, 2, 64, 8, 1300, d_head=32, beta2=0.99),
-    "best": Run(256, 4, 128, 32, 3000, averaged=0.2),
+    "best": Run(192, 3, 128, 8, 1000, d_head=32, beta2=0.99),
 }
 
 
