@@ -30,7 +30,7 @@ CAMPAIGNS = {
     "numbers": ("numbers that are not finite, and spikes (T11)", {}),
     "saving": ("a writer that is killed or fails, and an observer (T12)", {"moments": 30}),
     "hostile": ("hostile surroundings (T14)", {}),
-    "soak": ("all faults mixed (T15)", {"minutes": 12, "between": 3}),
+    "soak": ("all faults mixed (T15)", {"minutes": 12, "between": 3, "steps": 1000}),
     "leaks": ("nothing grows (T16)", {"steps": 5000}),
     "controls": ("broken variants that must be caught", {}),
 }

@@ -1,6 +1,6 @@
 """T15: all faults mixed for a while; the run ends as if there had been none, and most of its work was useful.
 
-`soak --minutes 15` disturbs runs of 1,000 steps (about 8 seconds each on an idle core) every `--between` seconds or
+`soak --minutes 15` disturbs runs of `--steps` (1,000, about 8 seconds on an idle core) every `--between` seconds or
 so: some 300 faults.
 """
 
@@ -16,8 +16,6 @@ from benchmarks.faults.plant import at_call, die, fail
 from benchmarks.faults.report import spread
 from cerebras_gpt import checkpoint
 from cerebras_gpt.train.trainer import Hook
-
-STEPS = 1000
 
 
 def from_outside(number, child, run, draw):
@@ -86,7 +84,7 @@ def n_batches(run):
     return len(beside(run, "samples").read_text().splitlines())
 
 
-def campaign(report, folder, minutes, between, seed, steps=STEPS):
+def campaign(report, folder, minutes, between, steps, seed):
     """Faults until the time is over, over as many runs as it takes; the last one ends without."""
     job = reference_job(folder, steps=steps)
     reference = undisturbed(job, folder / f"soak-reference-{steps}", setup=None)
