@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from cerebras_gpt import checkpoint
-from cerebras_gpt.checkpoint.tensors import DTYPES, as_safetensors
+from cerebras_gpt.checkpoint.tensors import DTYPES, Gathering, as_safetensors
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.parametrization import Parametrization
@@ -138,14 +138,14 @@ def test_files_are_those_of_the_safetensors_library(tmp_path):
         "ä.step": torch.tensor(2.0),
         "none": torch.empty(0, 3),
     }
-    ours = b"".join(as_safetensors(tensors))
+    ours = b"".join(as_safetensors(tensors, Gathering({"": tensors})))
     assert ours == safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_tensors_of_every_dtype_come_back_in_the_same_bits(tmp_path, dtype):
     tensors = {"wide": torch.arange(7.0), "it": torch.arange(5).to(dtype)}
-    found = safetensors.torch.load(b"".join(as_safetensors(tensors)))
+    found = safetensors.torch.load(b"".join(as_safetensors(tensors, Gathering({"": tensors}))))
     assert all(
         torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
     )

@@ -1,5 +1,6 @@
 """The campaigns of docs/reliability.md in small: every row of them holds, and broken variants are caught."""
 
+import random
 import sys
 from pathlib import Path
 
@@ -8,7 +9,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.faults import controls, damage, disk, hostile, kill, numbers, order, saving, terminate  # noqa: E402
+from benchmarks.faults import (  # noqa: E402
+    controls,
+    damage,
+    disk,
+    hostile,
+    kill,
+    numbers,
+    order,
+    saving,
+    syscalls,
+    terminate,
+)
 from benchmarks.faults.report import Report  # noqa: E402
 
 
@@ -67,6 +79,25 @@ CONTROLS = {
     controls.saves_anything: controls.poisoned,
     controls.by_rank: controls.ordered,
 }
+
+
+STRACE = """\
+7 openat(AT_FDCWD</home>, "/r/checkpoints/.step_00000031.0a1b2c3d.tmp/model.json", O_WRONLY) = 5</r/model.json>
+7 write(5</r/checkpoints/.step_00000031.0a1b2c3d.tmp/model.json>, "{\\"x\\": 1}", 8) = 8
+7 write(5</r/checkpoints/.step_00000031.0a1b2c3d.tmp/model.json>, "}", 1) = 1
+8 write(1</dev/null>, "...", 3) = 3
+7 unlinkat(6</r/checkpoints/step_00000020>, "model.json", 0) = 0
+"""
+
+
+def test_every_site_of_a_save_comes_before_its_other_calls():
+    first, rest = syscalls.drawn(syscalls.points(STRACE), random.Random(1))
+    assert {(point.call, point.file) for point in first} == {
+        ("openat", ".step_00000031.tmp/model.json"),
+        ("write", ".step_00000031.tmp/model.json"),
+        ("unlinkat", "step_00000020/model.json"),
+    }
+    assert [(point.call, point.file) for point in rest] == [("write", ".step_00000031.tmp/model.json")]
 
 
 def test_a_part_of_the_broken_variants_is_caught(folder):

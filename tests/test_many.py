@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import resource
 import socket
 import time
 from dataclasses import replace
@@ -22,6 +23,7 @@ from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.optim import optimizer, prepare_state, state_tensors, weights
 from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.sharding import new_model, sharded_execution
+from cerebras_gpt.train.trainer import Hook
 
 EXECUTION = Execution("bfloat16", 1)
 EXACT = Execution("float32", 1)
@@ -159,6 +161,25 @@ def reshard(world, plan, source, target):
         checkpoint.save(target, 1, {}, tensors)
     else:
         take_part(tensors)
+
+
+def on_a_full_disk(world, plan, data, run):
+    pretrain(plan, data, run, world, [Hook(1, refuses_one_save)])
+
+
+def refuses_one_save(trainer):
+    """Files may not grow for as long as one regular save takes; only the first process calls hooks."""
+    n_bytes = 4096 if trainer.step == trainer.every else resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+
+
+def test_a_save_that_the_disk_refuses_keeps_no_share_waiting(tmp_path, plan, data):
+    run, reference = (begun(tmp_path / name, replace(EXACT, shards=2)) for name in ("run", "reference"))
+    end(start(2, train, plan, data, reference))
+    end(start(2, on_a_full_disk, plan, data, run))
+    assert any(row["kind"] == "save_failed" for row in read_metrics(run / "metrics.jsonl"))
+    assert hashes(run) == hashes(reference)
+    assert figures(run) == figures(reference)
 
 
 def test_a_circle_of_reshards_gives_every_tensor_back(tmp_path, plan, alone):

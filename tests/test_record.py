@@ -6,12 +6,13 @@ import math
 import os
 import resource
 import signal
+import tracemalloc
 
 import pytest
 from rich.console import Console
 
 from cerebras_gpt import record
-from cerebras_gpt.record import Metrics, Steps, duration, read_metrics
+from cerebras_gpt.record import Metrics, Steps, duration, read_metrics, rows_of
 
 
 @pytest.fixture
@@ -45,6 +46,17 @@ def test_a_torn_last_line_is_no_row(metrics, length):
     metrics.cut(5)
     metrics.write("train", step=2, loss=1.0)
     assert [row["step"] for row in read_metrics(metrics.path)] == [1, 2]
+
+
+def test_what_is_asked_of_a_long_record_takes_no_memory_of_its_length(metrics):
+    metrics.write("held_out", step=0, loss=2.5)
+    with metrics.path.open("a") as file:
+        file.writelines(json.dumps({"kind": "train", "step": step, "loss": 1.5}) + "\n" for step in range(20_000))
+    tracemalloc.start()
+    assert rows_of(metrics.path, "held_out", "doubt") == [{"kind": "held_out", "step": 0, "loss": 2.5}]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
 
 
 def test_cut_drops_later_rows_only(metrics):

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.faults import children
 from benchmarks.faults.report import Report
 
 CAMPAIGNS = {
     "kill": ("kill -9 at random moments (T1)", {"moments": 50}),
-    "syscalls": ("kill at every system call of a save (T2)", {}),
+    "syscalls": ("kill at every system call of a save (T2)", {"minutes": 10, "only": ""}),
     "power": ("power loss: crash states of the file layer (T3)", {"states": 1000}),
     "damage": ("damaged checkpoints (T4)", {"flips": 1000}),
     "disk": ("disk full and I/O errors (T5)", {"levels": 40}),
@@ -29,7 +30,7 @@ CAMPAIGNS = {
     "numbers": ("numbers that are not finite, and spikes (T11)", {}),
     "saving": ("a writer that is killed or fails, and an observer (T12)", {"moments": 30}),
     "hostile": ("hostile surroundings (T14)", {}),
-    "soak": ("all faults mixed (T15)", {"minutes": 12}),
+    "soak": ("all faults mixed (T15)", {"minutes": 12, "between": 3, "steps": 1000}),
     "leaks": ("nothing grows (T16)", {"steps": 5000}),
     "controls": ("broken variants that must be caught", {}),
 }
@@ -46,7 +47,7 @@ def arguments():
         verb.add_argument("--out", type=Path)
         verb.add_argument("--work", type=Path, help="folder for the runs; a temporary one if not given")
         for size, value in sizes.items():
-            verb.add_argument(f"--{size}", type=int, default=value)
+            verb.add_argument(f"--{size}", type=type(value), default=value)
         if name in TWO_DTYPES:
             verb.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     return parser.parse_args()
@@ -69,6 +70,8 @@ def main():
                 module.campaign(report, folder, **sizes, seed=asked.seed, **({"dtype": dtype} if dtype else {}))
         except KeyboardInterrupt:
             report.figures["ended early"] = "by a signal; the cases until then are here"
+        finally:
+            children.end_all()  # a signal may have come while one of them writes
         code = report.close(asked.out)
     sys.exit(code)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from cerebras_gpt.errors import OURS, ending
 
 PATIENCE_SECONDS = 120.0
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -72,8 +73,10 @@ def start(work, log):
     """Forks a child that does the work and exits as the command line would."""
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # one that comes while Python forks would be swallowed
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.setpgid(pid, pid)
         return Child(pid, log)
@@ -85,8 +88,9 @@ def _worked(work, log):
     try:
         with contextlib.suppress(PermissionError):
             os.setpgid(0, 0)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
@@ -100,6 +104,17 @@ def _worked(work, log):
         with contextlib.suppress(OSError):
             os.write(2, (found.line if found else traceback.format_exc()).encode() + b"\n")
         return found.code if found else OURS
+
+
+def end_all():
+    """Kills and reaps whatever this process has started, so that nobody writes into a folder that is cleaned."""
+    for tasks in Path("/proc/self/task").glob("*/children"):
+        for pid in tasks.read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def traced(child, options, log):

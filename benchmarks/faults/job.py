@@ -97,22 +97,22 @@ def reference_job(folder, dtype="float32", steps=200, d_model=64, saves=None):
     return Job(plan, data, execution)
 
 
-def undisturbed(job, run):
-    """The run that nothing disturbed, with every one of its checkpoints kept."""
+def keep_all():
+    """Switches retention off in this process."""
+    checkpoint.KEPT = 10**6
+
+
+def undisturbed(job, run, setup=keep_all):
+    """The run that nothing disturbed, with every one of its checkpoints kept if nothing else is said."""
     if not beside(run, "done").exists():
         shutil.rmtree(run, ignore_errors=True)
         beside(run, "samples").unlink(missing_ok=True)
         started = time.monotonic()
-        code = job.start(run, setup=keep_all).wait(seconds=3600)
+        code = job.start(run, setup=setup).wait(seconds=3600)
         if code:
             raise RuntimeError(f"the run without a fault ended with {code}: {beside(run, 'err').read_text()}")
         beside(run, "done").write_text(f"{time.monotonic() - started:.3f}")
     return run
-
-
-def keep_all():
-    """Switches retention off in this process."""
-    checkpoint.KEPT = 10**6
 
 
 def note_samples(path):

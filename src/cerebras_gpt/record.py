@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -71,9 +71,7 @@ class Metrics:
         """
         self.write_waiting()
         if self.path.is_file():
-            rows = [row for row in read_metrics(self.path) if int(str(row.get("step", 0))) <= step]
-            undecided = {id(row) for row in [row for row in rows if row["kind"] == DECISION][n_decisions:]}
-            text = "".join(json.dumps(row) + "\n" for row in rows if id(row) not in undecided)
+            text = "".join(json.dumps(row) + "\n" for row in _kept(_rows(self.path), step, n_decisions))
             if text.encode("utf-8") != self.path.read_bytes():
                 replace_text(self.path, text)
 
@@ -83,12 +81,28 @@ def read_metrics(path: Path) -> list[Row]:
     return list(_rows(path)) if path.is_file() else []
 
 
+def rows_of(path: Path, *kinds: str) -> list[Row]:
+    """The whole rows of some kinds, in order; of the others one at a time is in memory, however long the run is."""
+    return [row for row in _rows(path) if row["kind"] in kinds] if path.is_file() else []
+
+
 def _rows(path: Path) -> Iterator[Row]:
-    for line in path.read_bytes().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # a line torn by a kill: the run that resumes writes it again
-            continue
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:  # a line torn by a kill: the run that resumes writes it again
+                continue
+
+
+def _kept(rows: Iterable[Row], step: int, n_decisions: int) -> Iterator[Row]:
+    """The rows up to a step, without the decisions after so many."""
+    n_seen = 0
+    for row in rows:
+        if int(str(row.get("step", 0))) <= step:
+            n_seen += row["kind"] == DECISION
+            if row["kind"] != DECISION or n_seen <= n_decisions:
+                yield row
 
 
 def console() -> Console:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from cerebras_gpt import config
-from cerebras_gpt.checkpoint.tensors import as_safetensors, load_tensors
+from cerebras_gpt.checkpoint.tensors import Gathering, as_safetensors, load_tensors
 from cerebras_gpt.files import sync_folder, write_synced
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT
@@ -54,6 +54,14 @@ def save(
     Older ones beyond the last KEPT go, but for the steps to keep. On any error (no space, no permission) the temporary
     folder is removed and older checkpoints are untouched. Beside the tensors it needs next to no memory.
     """
+    with Gathering(tensors) as gathering:
+        contents: dict[str, Iterable[bytes | memoryview]] = {name: [texts[name].encode("utf-8")] for name in texts}
+        contents |= {name: as_safetensors(named, gathering) for name, named in tensors.items()}
+        return _save(run, step, contents, keep)
+
+
+def _save(run: Path, step: int, contents: Mapping[str, Iterable[bytes | memoryview]], keep: Collection[int]) -> Path:
+    """`save` of files in pieces."""
     parent = run / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
     _clear(parent)
@@ -61,8 +69,7 @@ def save(
     fresh = _hidden(final)
     fresh.mkdir()
     try:
-        files = {name: _write(fresh / name, [text.encode("utf-8")]) for name, text in texts.items()}
-        files |= {name: _write(fresh / name, as_safetensors(named)) for name, named in tensors.items()}
+        files = {name: _write(fresh / name, pieces) for name, pieces in contents.items()}
         _write(fresh / MANIFEST, [_manifest({"format": FORMAT, "step": step, "files": files})])
         sync_folder(fresh)
         if final.exists():  # of an earlier time: damaged, or the same step with less done

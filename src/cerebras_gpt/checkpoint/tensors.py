@@ -1,6 +1,7 @@
 """The tensors of a checkpoint: one safetensors file, streamed out and in by the first process, shared with the rest."""
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,7 +15,28 @@ from cerebras_gpt.distributed import World, fill, whole
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
-def as_safetensors(named: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+class Gathering:
+    """Puts the tensors of a checkpoint together, one after the other; on leaving, all that nobody has asked for.
+
+    A process that stops in the middle (a full disk) would leave the others waiting for the rest of its shares.
+    """
+
+    def __init__(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self._left = deque(tensor for named in tensors.values() for _, tensor in _ordered(named))
+
+    def next(self) -> Tensor:
+        """The next tensor, whole."""
+        return whole(self._left.popleft().detach())
+
+    def __enter__(self) -> "Gathering":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._left:
+            self.next()
+
+
+def as_safetensors(named: Mapping[str, Tensor], gathering: Gathering) -> Iterator[bytes | memoryview]:
     """The safetensors file of some tensors in pieces: eight bytes of length, a header in JSON, then their memory.
 
     The library's own writer holds the whole file in memory twice, and tells of no error number (a full disk).
@@ -28,15 +50,14 @@ def as_safetensors(named: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
-    for _, tensor in ordered:
-        yield whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    for _ in ordered:
+        yield gathering.next().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def take_part(tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """What the other processes do while the first one saves: they give it their shares of each tensor."""
-    for named in tensors.values():
-        for _, tensor in _ordered(named):
-            whole(tensor.detach())
+    with Gathering(tensors):
+        pass
 
 
 def _ordered(named: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:  # as the library: wide types first, then names

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.record import Row, read_metrics
+from cerebras_gpt.record import Row, rows_of
 
 KIND = "noise"
 """Of the rows in metrics.jsonl."""
@@ -93,7 +93,7 @@ def noise_of(run: Path) -> NoiseScale:
     """The noise scale over the second half of a run; raises ValueError where it measured too little of it."""
     if not (run / "metrics.jsonl").exists():
         raise FileNotFoundError(f"{run} holds no metrics.jsonl; give a run folder, the --out of pretrain")
-    pairs = pairs_of(read_metrics(run / "metrics.jsonl"))
+    pairs = pairs_of(rows_of(run / "metrics.jsonl", KIND))
     half = pairs[len(pairs) // 2 :]
     if len(half) < FEWEST:
         raise ValueError(

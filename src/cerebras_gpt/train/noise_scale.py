@@ -16,7 +16,7 @@ from cerebras_gpt.distributed import World
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.noise import KIND, Norms, measured_every, pairs_of
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.record import read_metrics
+from cerebras_gpt.record import rows_of
 from cerebras_gpt.train.execution import Execution, gradients
 from cerebras_gpt.train.trainer import Hook, Trainer
 
@@ -114,6 +114,6 @@ def noise_hook(plan: Plan) -> Hook:
 def averages_of(trainer: Trainer) -> Averages:
     """The averages up to here, from the record."""
     averages = Averages()
-    for variance, squared_gradient in pairs_of(read_metrics(trainer.metrics.path)):
+    for variance, squared_gradient in pairs_of(rows_of(trainer.metrics.path, KIND)):
         averages.add(variance, squared_gradient)
     return averages

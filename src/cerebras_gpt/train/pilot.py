@@ -11,7 +11,7 @@ from cerebras_gpt.plan.budget import START_WIDTH, Text, pilot_of, predicted, siz
 from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.tuned import Recipe, as_published
-from cerebras_gpt.record import read_metrics
+from cerebras_gpt.record import rows_of
 from cerebras_gpt.train.calibrate import Calibration, Stopwatch, fastest, keep
 from cerebras_gpt.train.pretrain import pretrain
 
@@ -57,5 +57,5 @@ def device_flops(text: Text, formula: str) -> float:
 
 def held_out_bits(run: Path) -> float:
     """The newest held-out bits per byte of a run."""
-    rows = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "held_out"]
+    rows = rows_of(run / "metrics.jsonl", "held_out")
     return float(str(rows[-1]["bits_per_byte"]))

@@ -17,7 +17,7 @@ from cerebras_gpt.files import only_one
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.preflight import check_disk
-from cerebras_gpt.record import read_metrics
+from cerebras_gpt.record import rows_of
 from cerebras_gpt.train import calibrate
 from cerebras_gpt.train.account import Observer
 from cerebras_gpt.train.execution import Execution
@@ -102,7 +102,7 @@ def scoring(plan: Plan, held_out: Shards, execution: Execution) -> Hook:
         found = held_out_loss(trainer.model, whole if at_end else quick, execution, trainer.world, trainer.poll)
         if not trainer.world.is_main:
             return
-        doubt = watch.doubt(found.bits_per_byte, at_end, read_metrics(trainer.metrics.path))
+        doubt = watch.doubt(found.bits_per_byte, at_end, rows_of(trainer.metrics.path, "held_out", "doubt"))
         where = {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 3)}
         trainer.metrics.write("held_out", **where, **found._asdict(), final=at_end)
         trainer.progress.say(f"step {trainer.step}: held-out {found.bits_per_byte:.4f} bits per byte{watch.words}")
