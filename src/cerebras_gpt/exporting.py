@@ -20,7 +20,7 @@ from cerebras_gpt.interop.fold import fold_changes, folded
 from cerebras_gpt.interop.proof import Comparison, Expected, ProofError, compare, expected, require_equal
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.record import read_metrics
+from cerebras_gpt.record import rows_of
 
 TARGETS = ("hf", "gguf")
 PROVE_TOKENS = 64
@@ -127,7 +127,7 @@ def origin(folder: Path, model: GPT, name: str) -> Origin:
     if (folder / "plan.json").exists() and (folder / "trainer.json").exists():
         plan, step = Plan.load(folder / "plan.json"), int(str(read_json(folder / "trainer.json")["step"]))
         facts["tokens"] = f"{step * plan.tokens_per_step:,}, in {step:,} steps of {plan.tokens_per_step:,}"
-        scores = [row for row in read_metrics(folder.parents[1] / "metrics.jsonl") if row["kind"] == "held_out"]
+        scores = rows_of(folder.parents[1] / "metrics.jsonl", "held_out")
         for row in [row for row in scores if row["step"] == step][-1:]:
             facts["held-out text"] = f"{row['bits_per_byte']:.4f} bits per byte, {row['loss']:.4f} nats per token"
     return Origin(name, facts, fold_changes(model))

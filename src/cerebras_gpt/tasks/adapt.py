@@ -20,7 +20,7 @@ from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.lora import add_low_rank, merged
 from cerebras_gpt.model.loss import token_losses
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.record import Metrics, read_metrics
+from cerebras_gpt.record import Metrics, rows_of
 from cerebras_gpt.tasks.table import name_of, task_json
 from cerebras_gpt.tasks.task import FILE, Scores
 from cerebras_gpt.tasks.tuning_data import TuningData
@@ -48,7 +48,7 @@ class EarlyStop:
     @property
     def losses(self) -> dict[int, float]:
         """Held-out loss by step."""
-        rows = [row for row in read_metrics(self.metrics.path) if row["kind"] == "held_out"]
+        rows = rows_of(self.metrics.path, "held_out")
         return {int(str(row["step"])): float(str(row["loss"])) for row in rows if row["loss"] is not None}
 
     @property
