@@ -104,6 +104,15 @@ class Network:
         slots = self._tensor([slot] * len(ids))
         return Rows(self._filled(ids, n_rows), self._filled(positions, n_rows), slots, [Run(0, slot, 1, mask)])
 
+    def follow(self, ids: Sequence[int], slots: Sequence[int], places: Sequence[int], cache: SlotCache) -> Tensor:
+        """Scores after new tokens, of slots in ascending order and in each by their places: N tokens -> (N, V)."""
+        most, found = self.decode_rows[-1], []
+        for first in range(0, len(ids), most):
+            part = slice(first, first + most)
+            rows = self.decode(ids[part], slots[part], places[part])
+            found.append(self.logits(self.hidden(rows, cache))[: len(rows.slots)])  # (n, V)
+        return torch.cat(found)
+
     def _mask(self, starts: Sequence[int], n_tokens: int, end: int) -> Tensor:
         """(B, 1, T, S)."""
         last = self._tensor(starts)[:, None] + torch.arange(n_tokens, device=self.device)  # (B, T)
