@@ -1,9 +1,9 @@
 """Speculative decoding: a smaller model guesses the next tokens, and one pass of the larger one settles them all.
 
-A token of one sequence takes as long as reading every weight, and a pass over a few tokens hardly longer. Each guess is
-taken or replaced so that the token has the larger model's distribution, whatever it was guessed from (Leviathan et al.
-2023, algorithm 1; Chen et al. 2023, algorithm 2). How many are guessed follows from how often the sequence's own
-guesses were right, never from what else is going on or how fast the machine is, so the same request stays the same text.
+A token of one sequence takes as long as reading every weight, and a pass over a few tokens hardly longer. Each guess
+is taken or replaced so that the token has the larger model's distribution, whatever it was guessed from (Leviathan et
+al. 2023, algorithm 1; Chen et al. 2023, algorithm 2). How many are guessed follows from how often the sequence's own
+guesses were right, never from what else is going on or how fast the machine is: the same request stays the same text.
 """
 
 from collections.abc import Sequence
@@ -66,8 +66,10 @@ class Draft:
     """Guesses with a smaller network of the same vocabulary, whose slots mirror the engine's."""
 
     def __init__(self, network: Network, target: Network, n_slots: int, n_tokens: int) -> None:
-        self.network, self.seq_len = network, network.architecture.seq_len
-        self.cache = network.slots(n_slots, min(n_tokens, self.seq_len))
+        self.network, own = network, network.architecture.seq_len
+        self.cache = network.slots(n_slots, min(n_tokens, own))
+        self.seq_len = min(own, target.architecture.seq_len, self.cache.kv.shape[4])
+        """Tokens that both see."""
         self.cost = effort(network.architecture) / effort(target.architecture) + ROW
         self._known = [0] * n_slots
         """Positions of each slot that hold what the sequence really has there, or had guessed."""
@@ -101,7 +103,7 @@ class Draft:
 
     def _n_wanted(self, continuation: Continuation) -> int:
         """As many as pay, that fit in both contexts and are still asked for."""
-        room = min(self.network.architecture.seq_len, self.cache.kv.shape[4]) - continuation.n_window
+        room = self.seq_len - continuation.n_window
         left = continuation.request.max_tokens - continuation.n_new - 1
         right = (continuation.n_right + PRIOR[0]) / (continuation.n_settled + PRIOR[1])
         return max(0, min(n_paying(right, self.cost), room, left))

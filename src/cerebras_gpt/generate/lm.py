@@ -51,7 +51,8 @@ class LM:
             raise ValueError(
                 "the draft has another tokenizer than the model; give a smaller run packed with the same tokenizer"
             )
-        self.tokenizer, self.chat_template, self.draft = tokenizer, chat_template, draft
+        self.tokenizer: Tokenizer = tokenizer
+        self.chat_template, self.draft = chat_template, draft
 
     @classmethod
     def load(cls, path: Path, weights: Precision = "auto", draft: Path | None = None) -> Self:

@@ -95,13 +95,13 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     if p == 1:
         return logits
     probabilities = logits.softmax(-1)
-    best = probabilities.topk(min(LIKELIEST, logits.shape[-1]))  # (B, N)
-    if best.values.sum(-1).amin() < p:
-        best = probabilities.sort(dim=-1, descending=True, stable=True)  # (B, V)
+    likely, ids = probabilities.topk(min(LIKELIEST, logits.shape[-1]))  # (B, N) each
+    if likely.sum(-1).amin() < p:
+        likely, ids = probabilities.sort(dim=-1, descending=True, stable=True)  # (B, V) each
     # A token stays if those before it do not reach p yet, so the likeliest always stays.
-    beyond = best.values.cumsum(-1) - best.values >= p  # (B, N)
-    kept = logits.gather(-1, best.indices).masked_fill(beyond, -math.inf)
-    return torch.full_like(logits, -math.inf).scatter(-1, best.indices, kept)
+    beyond = likely.cumsum(-1) - likely >= p  # (B, N)
+    kept = logits.gather(-1, ids).masked_fill(beyond, -math.inf)  # (B, N)
+    return torch.full_like(logits, -math.inf).scatter(-1, ids, kept)
 
 
 def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
