@@ -19,8 +19,6 @@ from cerebras_gpt.model.architecture import Architecture
 
 MOST_GUESSES = 7
 """With the newest token, eight rows of a pass."""
-ROW = 0.15
-"""What each further row adds to the time of a pass over one (benchmarks/speculative.py)."""
 PER_LAYER = 10**6
 """Numbers that could be read in the time a layer takes beside reading its own."""
 PRIOR = (2, 3)
@@ -70,7 +68,8 @@ class Draft:
         self.cache = network.slots(n_slots, min(n_tokens, own))
         self.seq_len = min(own, target.architecture.seq_len, self.cache.kv.shape[4])
         """Tokens that both see."""
-        self.cost = effort(network.architecture) / effort(target.architecture) + ROW
+        self.cost = effort(network.architecture) / effort(target.architecture)
+        self._passes = [target.pass_cost(n) for n in range(1, MOST_GUESSES + 2)]
         self._known = [0] * n_slots
         """Positions of each slot that hold what the sequence really has there, or had guessed."""
 
@@ -106,7 +105,7 @@ class Draft:
         room = self.seq_len - continuation.n_window
         left = continuation.request.max_tokens - continuation.n_new - 1
         right = (continuation.n_right + PRIOR[0]) / (continuation.n_settled + PRIOR[1])
-        return max(0, min(n_paying(right, self.cost), room, left))
+        return max(0, min(n_paying(right, self.cost, self._passes), room, left))
 
     def _unread(self, continuation: Continuation, guesses: Sequence[Guess]) -> tuple[int, list[int]]:
         """Where to go on in the slot, and with which ids."""
@@ -143,15 +142,16 @@ def settle(found: Tensor, guess: Guess, generator: torch.Generator) -> int:
     return int(draw((missing if missing.any() else found)[None], [generator]))
 
 
-def n_paying(right: float, cost: float) -> int:
+def n_paying(right: float, cost: float, passes: Sequence[float]) -> int:
     """How many guesses make a token cheapest, if each is right with this chance and costs this share of a pass.
 
-    n guesses give (1 - right^(n + 1)) / (1 - right) tokens for 1 + n cost (Leviathan et al. 2023, theorem 3.8).
+    n guesses give (1 - right^(n + 1)) / (1 - right) tokens (Leviathan et al. 2023, equation 1) for n times the cost
+    and a pass over n + 1 rows.
 
-    >>> [n_paying(right, cost=0.25) for right in (0.1, 0.5, 0.7, 0.9)]
-    [0, 1, 2, 4]
+    >>> [n_paying(right, cost=0.1, passes=(1, 1, 1, 1, 2)) for right in (0.05, 0.4, 0.9)]
+    [0, 2, 3]
     """
-    return max(range(MOST_GUESSES + 1), key=lambda n: sum(right**i for i in range(n + 1)) / (1 + n * cost))
+    return max(range(len(passes)), key=lambda n: sum(right**i for i in range(n + 1)) / (passes[n] + n * cost))
 
 
 def effort(architecture: Architecture) -> float:
