@@ -186,6 +186,30 @@ def test_a_mistake_is_told_in_the_page_not_in_a_riddle(chromium, running):
     page.close()
 
 
+PAYLOADS = (
+    "<script>hit()</script>",
+    "<img src=x onerror=hit()>",
+    "<svg onload=hit()>",
+    "<iframe srcdoc='<script>parent.hit()</script>'></iframe>",
+    "</textarea><script>hit()</script>",
+    "javascript:hit()",
+    "<a href='javascript:hit()' autofocus onfocus=hit()>a</a>",
+    "${hit()} {{hit()}} `;hit()//",
+)
+
+
+@pytest.mark.parametrize("place", ["#tab-complete", "#tab-chat"])
+def test_nothing_that_is_said_is_ever_run(visit, place):
+    page, hits = visit(), []
+    page.expose_function("hit", lambda: hits.append(place))
+    page.click(place)
+    for payload in PAYLOADS:
+        ask(page, payload, max_tokens=1)
+        finished(page)
+        assert payload in page.locator(".answer .text").text_content()
+    assert hits == [] and page.locator(".answer :is(script, img, svg, iframe, a)").count() == 0
+
+
 def test_a_run_is_shown_and_grows_while_one_looks(visit, runs):
     page = visit("/page/runs.html")
     expect(page.locator("#latest")).to_contain_text("step 39")

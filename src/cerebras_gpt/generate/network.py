@@ -119,7 +119,7 @@ class Network:
             part = slice(first, first + most)
             rows = self.decode(ids[part], slots[part], places[part])
             found.append(self.logits(self.hidden(rows, cache))[: len(rows.slots)])  # (n, V)
-        return torch.cat(found)
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _mask(self, starts: Sequence[int], n_tokens: int, end: int) -> Tensor:
         """(B, 1, T, S)."""
