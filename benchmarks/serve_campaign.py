@@ -404,7 +404,10 @@ def main():
         print(name, json.dumps(rows[name]), flush=True)
         if given.out:
             machine = {"machine": platform.machine(), "cpus": 2, "python": platform.python_version()}
-            head = {"date": str(date.today()), "command": f"python benchmarks/serve_campaign.py --seed {given.seed}"}
+            head = {
+                "date": str(date.today()),
+                "command": f"python benchmarks/serve_campaign.py --seed {given.seed} --share {given.share:g}",
+            }
             given.out.write_text(json.dumps({**head, **machine, "campaigns": rows}, indent=1) + "\n")
     alive = process.poll() is None
     process.terminate()

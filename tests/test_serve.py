@@ -1,27 +1,23 @@
 import asyncio
 import json
 import random
-import threading
 import time
 
 import httpx
 import pytest
 import torch
 from openai import BadRequestError, OpenAI
+from serving import Running
 
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.parametrization import Parametrization
-from cerebras_gpt.serve.app import Service, make_app
-from cerebras_gpt.serve.guard import HEADERS, LOCAL, PUBLIC
-from cerebras_gpt.serve.limits import Limits
-from cerebras_gpt.serve.server import Address, Server, configured, named
-from cerebras_gpt.serve.worker import Worker
+from cerebras_gpt.serve.guard import HEADERS, PUBLIC
+from cerebras_gpt.serve.server import Address, named
 from cerebras_gpt.text.tokenizer import train_tokenizer
 
 TEXT = "The cat sat on the mat. Für die Katze 🐈 ist die Matte schön, 猫はマットの上。\n"
-LIMITS = Limits(queue=24, body_bytes=50_000, read_seconds=1.0, deadline_seconds=20.0)
 
 
 @pytest.fixture(scope="module")
@@ -32,37 +28,9 @@ def lm() -> LM:
     return LM(initialize(GPT(architecture, parametrization), torch.Generator().manual_seed(0)).eval(), tokenizer)
 
 
-class Running:
-    """One real server on a free port of this machine, in a thread."""
-
-    def __init__(self, lm: LM, key: str | None = None, limits: Limits = LIMITS, slots: int = 8) -> None:
-        self.worker = Worker("tiny", lm, slots, limits)
-        self.service = Service([self.worker], limits)
-        app = make_app(self.service, LOCAL, key)
-        self.server = Server(configured(app, Address(port=0), limits), self.service)
-        self.server.capture_signals = __import__("contextlib").nullcontext  # signals belong to the main thread
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def end(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-
-    def wait_until_idle(self) -> None:
-        end = time.monotonic() + 10
-        while self.worker.n_open and time.monotonic() < end:
-            time.sleep(0.005)
-        assert (self.worker.n_open, self.worker.n_busy) == (0, 0)
-
-
 @pytest.fixture(scope="module")
 def running(lm):
-    made = Running(lm)
+    made = Running({"tiny": lm})
     yield made
     made.wait_until_idle()
     made.end()
@@ -333,7 +301,7 @@ def test_an_engine_that_hangs_makes_health_red(http, running):
 
 
 def test_without_the_key_only_the_page_and_health_are_open(lm):
-    made = Running(lm, key="secret-1")
+    made = Running({"tiny": lm}, key="secret-1")
     paths = ["/", "/health", "/metrics", "/openapi.json", "/runs", "/v1/models", "/v1/models/tiny", "/docs", "/nothing"]
     with httpx.Client(base_url=made.url) as client:
         for path in (*paths, *PUBLIC, *NAMES):

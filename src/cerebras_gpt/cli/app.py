@@ -35,6 +35,9 @@ RayAddress = Annotated[
     str | None, typer.Option("--ray", help="Train on Ray's hosts instead: local, auto or ray://HOST:10001.")
 ]
 Weights = Annotated[str, typer.Option(help="Bits of the weights: auto, fastest, float32, bfloat16, int8 or int4.")]
+DraftRun = Annotated[
+    Path | None, typer.Option("--draft", help="A smaller run of the same tokenizer, to guess tokens ahead.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 

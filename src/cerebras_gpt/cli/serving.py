@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cerebras_gpt.cli.app import RunPath, Weights, app, prepare_process
+from cerebras_gpt.cli.app import DraftRun, RunPath, Weights, app, prepare_process
 
 
 @app.command(epilog="Example: cerebras-gpt serve runs/mine --port 8000")
@@ -21,6 +21,7 @@ def serve(
     drain: Annotated[float, typer.Option(help="Seconds to finish answers after SIGTERM.", min=0.0)] = 20.0,
     show_runs: Annotated[Path | None, typer.Option(help="Folder of training runs to show live.")] = None,
     weights: Weights = "auto",
+    draft: DraftRun = None,
 ) -> None:
     """Serve models over HTTP: a page, and the OpenAI protocol."""
     prepare_process()
@@ -38,7 +39,7 @@ def serve(
     address = Address(host, port, key, tuple(allow_host or ()))
     typer.echo(f"http://{host}:{port}", err=True)
     limits = Limits(queue=queue, deadline_seconds=deadline, drain_seconds=drain)
-    run_server(runs, address, slots, limits, show_runs, precision(weights))
+    run_server(runs, address, slots, limits, show_runs, precision(weights), draft)
 
 
 @app.command(epilog="Example: cerebras-gpt chat runs/mine")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cerebras_gpt.cli.app import AsJson, Out, RunPath, Weights, app, prepare_process
+from cerebras_gpt.cli.app import AsJson, DraftRun, Out, RunPath, Weights, app, prepare_process
 
 if TYPE_CHECKING:
     from cerebras_gpt.generate.lm import LM
@@ -26,6 +26,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this string; may be given again.")] = None,
     weights: Weights = "auto",
+    draft: DraftRun = None,
     title: Annotated[str, typer.Option(help="Begin a document with this title, before the prompt.")] = "",
     words: Annotated[int, typer.Option(help="About so many words, to the end of a sentence; implies --slide.")] = 0,
     slide: Annotated[
@@ -42,7 +43,7 @@ def generate(
     from cerebras_gpt.generate.story import tell, tell_words
 
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed, no_repeat=no_repeat)
-    lm = LM.load(run, precision(weights))
+    lm = LM.load(run, precision(weights), draft)
     other = None if judge is None else LM.load(judge)
     begun = f"{title}\n\n{prompt}" if title else prompt
     if words:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from cerebras_gpt.config import unknown
+from cerebras_gpt.generate.draft import Draft, Drafter, Guess, Silent, settle
 from cerebras_gpt.generate.network import Network, fitting
 from cerebras_gpt.generate.request import Choice, Continuation, Finish, Overflow, Request
-from cerebras_gpt.generate.sampling import Sampling, next_token
+from cerebras_gpt.generate.sampling import Sampling, chances, next_token
 from cerebras_gpt.generate.slots import PAGE, SlotCache
 from cerebras_gpt.model.gpt import GPT
 
@@ -27,10 +28,18 @@ class Engine:
     The tokens of a sequence, to the last bit of their log-probabilities, do not depend on what else is going on.
     """
 
-    def __init__(self, network: Network, n_slots: int = MOST_SLOTS, n_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        n_slots: int = MOST_SLOTS,
+        n_tokens: int | None = None,
+        draft: Network | None = None,
+    ) -> None:
         self.network = network
         self.seq_len = network.architecture.seq_len
-        self.cache: SlotCache = network.slots(n_slots, min(n_tokens or self.seq_len, self.seq_len))
+        most = min(n_tokens or self.seq_len, self.seq_len)
+        self.cache: SlotCache = network.slots(n_slots, most)
+        self.drafter: Drafter = Silent() if draft is None else Draft(draft, network, n_slots, most)
         self.waiting: deque[Continuation] = deque()
         self.active: list[Continuation] = []
 
@@ -63,24 +72,35 @@ class Engine:
         for continuation in scoring:  # asked for the prompt's scores alone
             self._end(continuation, "length")
         ready = sorted((c for c in self.active if c.is_read), key=lambda c: c.slot or 0)
-        largest = self.network.decode_rows[-1]
-        for first in range(0, len(ready), largest):
-            self._decode(ready[first : first + largest])
+        if ready:
+            self._decode(ready)
         return scoring + ready
 
-    def _decode(self, ready: list[Continuation]) -> None:
-        ids, slots = [c.ids[-1] for c in ready], [c.slot or 0 for c in ready]
-        rows = self.network.decode(ids, slots, [c.n_cached for c in ready])
-        logits = self.network.logits(self.network.hidden(rows, self.cache))  # (N, V)
-        for continuation, row in zip(ready, logits, strict=False):
-            self._choose(continuation, row)
+    def _decode(self, ready: Sequence[Continuation]) -> None:
+        """One pass over the newest token of each and what is guessed to follow it."""
+        guesses = self.drafter.guess(ready)
+        rows = [
+            (token, c.slot or 0, c.n_cached + n)
+            for c, guessed in zip(ready, guesses, strict=True)
+            for n, token in enumerate([c.ids[-1], *(guess.id for guess in guessed)])
+        ]
+        ids, slots, places = zip(*rows, strict=True)
+        logits = iter(self.network.follow(ids, slots, places, self.cache))  # of (V,)
+        for continuation, guessed in zip(ready, guesses, strict=True):
+            self._go_on(continuation, guessed, [next(logits) for _ in range(len(guessed) + 1)])
 
-    def _choose(self, continuation: Continuation, logits: Tensor) -> None:
+    def _go_on(self, continuation: Continuation, guesses: Sequence[Guess], logits: Sequence[Tensor]) -> None:
+        """Takes tokens up to the first that was guessed wrong, whose scores are still those of its true past."""
+        for row, guess in zip(logits, [*guesses, None], strict=True):
+            self._choose(continuation, row, guess)
+            if guess is None or continuation.finish is not None or continuation.ids[-1] != guess.id:
+                return
+
+    def _choose(self, continuation: Continuation, logits: Tensor, guess: Guess | None) -> None:
         """Takes the next token from its scores: (V,)."""
-        request, n_prompt = continuation.request, len(continuation.request.ids)
-        prompt, answer = continuation.ids[:n_prompt], continuation.ids[n_prompt:]
+        request = continuation.request
         try:
-            token = next_token(logits, prompt, answer, request.sampling, continuation.generator)
+            token = self._token(continuation, logits, guess)
         except ValueError as error:
             continuation.problem = str(error)
             self.cache.wipe(continuation.slot or 0)
@@ -90,6 +110,17 @@ class Engine:
         continuation.ids.append(token)
         continuation.n_cached += 1
         self._look_for_end(continuation)
+
+    def _token(self, continuation: Continuation, logits: Tensor, guess: Guess | None) -> int:
+        """Drawn, or settled if there is a guess."""
+        request, n_prompt = continuation.request, len(continuation.request.ids)
+        prompt, answer = continuation.ids[:n_prompt], continuation.ids[n_prompt:]
+        if guess is None:
+            return next_token(logits, prompt, answer, request.sampling, continuation.generator)
+        token = settle(chances(logits, prompt, answer, request.sampling), guess, continuation.generator)
+        continuation.n_settled += 1
+        continuation.n_right += token == guess.id
+        return token
 
     def _look_for_end(self, continuation: Continuation) -> None:
         request = continuation.request
@@ -130,6 +161,7 @@ class Engine:
         continuation.slot = max(free, key=lambda slot: (self.cache.common(slot, prompt), -self.cache.used[slot], -slot))
         known = () if continuation.request.scores_prompt else prompt
         continuation.n_cached = continuation.n_reused = self.cache.take(continuation.slot, known)
+        self.drafter.take(continuation.slot, known)
         if continuation.request.scores_prompt:
             continuation.prompt_choices.append(Choice(continuation.ids[0]))
         self.active.append(continuation)
@@ -143,7 +175,9 @@ class Engine:
         rows = self.network.prefill(piece, slot, done)
         hidden = self.network.hidden(rows, self.cache)  # (N, C)
         continuation.n_cached += len(piece)
-        self.cache.learn(slot, tuple(window[: continuation.n_cached]))
+        learned = tuple(window[: continuation.n_cached])
+        self.cache.learn(slot, learned)
+        self.drafter.read(piece, slot, done, learned)
         if continuation.request.scores_prompt and continuation.start == 0:
             following, n_top = continuation.ids[done + 1 :], continuation.request.n_top or 0
             scores = zip(self.network.logits(hidden), piece, following, strict=False)
@@ -183,11 +217,12 @@ class Generation:
         max_tokens: int,
         stop_ids: Collection[int] = (),
         overflow: Overflow = "stop",
+        draft: Network | None = None,
     ) -> None:
         network = model if isinstance(model, Network) else Network(model)
         check(prompts, max_tokens, overflow, network.architecture.seq_len)
         most = max(map(len, prompts), default=1) + max_tokens
-        self.engine = Engine(network, fitting(max(1, len(prompts)), (*range(1, MOST_SLOTS + 1),)), most)
+        self.engine = Engine(network, fitting(max(1, len(prompts)), (*range(1, MOST_SLOTS + 1),)), most, draft)
         self.continuations = [
             self.engine.submit(Request(tuple(ids), max_tokens, sampling, i, frozenset(stop_ids), overflow))
             for i, ids in enumerate(prompts)

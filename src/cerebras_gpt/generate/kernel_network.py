@@ -14,6 +14,8 @@ from cerebras_gpt.model.gpt import ACTIVATIONS, GPT
 
 MOST_ROWS = PAGE
 LARGE_PAGE = 2**21
+ROW = 0.3
+"""What a further row adds to the time of a pass over one, by one core (benchmarks/speculative.py)."""
 
 
 class KernelNetwork(Network):
@@ -35,6 +37,10 @@ class KernelNetwork(Network):
         )
         self._work = torch.empty(n_work)
         self._n_threads = n_threads
+
+    def pass_cost(self, n_rows: int) -> float:
+        """About how long a pass over so many rows takes, in passes over one."""
+        return 1 + ROW * (n_rows - 1)
 
     def slots(self, n_slots: int, n_tokens: int) -> SlotCache:
         """An empty cache, in bfloat16 but for float32 weights."""

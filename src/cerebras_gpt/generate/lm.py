@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import torch
 
 from cerebras_gpt import checkpoint
-from cerebras_gpt.generate.engine import Generation
+from cerebras_gpt.generate.engine import Engine, Generation
 from cerebras_gpt.generate.likelihood import token_nats
 from cerebras_gpt.generate.network import Network
 from cerebras_gpt.generate.precision import Precision, prepared
@@ -39,6 +39,7 @@ class LM:
         tokenizer: Tokenizer,
         chat_template: ChatTemplate = ChatTemplate(),  # noqa: B008  (it is frozen)
         weights: Precision = "auto",
+        draft: "LM | None" = None,
     ) -> None:
         n_rows = model.architecture.vocab_size
         if tokenizer.vocab_size != n_rows:
@@ -46,13 +47,19 @@ class LM:
                 f"the tokenizer has {tokenizer.vocab_size} tokens, the model {n_rows}; use the tokenizer of its own run"
             )
         self.model, self._make_network, self.weights = prepared(model, weights)
-        self.tokenizer, self.chat_template = tokenizer, chat_template
+        if draft is not None and draft.tokenizer.hash != tokenizer.hash:
+            raise ValueError(
+                "the draft has another tokenizer than the model; give a smaller run packed with the same tokenizer"
+            )
+        self.tokenizer: Tokenizer = tokenizer
+        self.chat_template, self.draft = chat_template, draft
 
     @classmethod
-    def load(cls, path: Path, weights: Precision = "auto") -> Self:
+    def load(cls, path: Path, weights: Precision = "auto", draft: Path | None = None) -> Self:
         """The model of a checkpoint folder, or of the newest checkpoint of a run folder that verifies.
 
         In fewer bits it is another model: it generates, scores and embeds with its weights rounded.
+        A draft, a smaller run of the same tokenizer, guesses tokens ahead; the distribution stays the model's.
         """
         folder = checkpoint.resolve(path)
         if not (folder / "tokenizer.json").exists():
@@ -60,12 +67,22 @@ class LM:
                 f"{folder} has a model but no tokenizer; import the model again with --tokenizer FILE or gpt2"
             )
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        return cls(checkpoint.load_model(folder), tokenizer, chat_template(folder), weights)
+        guessing = None if draft is None else LM.load(draft, weights)
+        return cls(checkpoint.load_model(folder), tokenizer, chat_template(folder), weights, guessing)
 
     @cached_property
     def network(self) -> Network:
         """The model as the engine runs it."""
         return self._make_network()
+
+    @property
+    def draft_network(self) -> Network | None:
+        """The smaller model that guesses, if there is one."""
+        return None if self.draft is None else self.draft.network
+
+    def engine(self, n_slots: int) -> Engine:
+        """What continues up to n_slots sequences together."""
+        return Engine(self.network, n_slots, draft=self.draft_network)
 
     def generate(
         self,
@@ -136,7 +153,8 @@ class LM:
         self, prompts: Sequence[str], max_tokens: int, sampling: Sampling, overflow: Overflow
     ) -> Generation:
         ids = [self._start(prompt) for prompt in prompts]
-        return Generation(self.network, ids, sampling, max_tokens, [self.tokenizer.end_of_text], overflow)
+        ends = [self.tokenizer.end_of_text]
+        return Generation(self.network, ids, sampling, max_tokens, ends, overflow, self.draft_network)
 
     def _pieces(self, generation: Generation, streams: list[TextStream]) -> Iterator[list[str]]:
         """The new text of every sequence, step by step."""

@@ -19,6 +19,10 @@ ROWS = (4, 8, 16, 32, 64)
 """Numbers of rows of a pass that are tried, smallest first."""
 
 
+ROW = 0.17
+"""What a further row adds to the time of the smallest pass (benchmarks/speculative.py)."""
+
+
 class Run(NamedTuple):
     """Consecutive rows that attend alike: B sequences in consecutive slots, T tokens of each."""
 
@@ -51,6 +55,10 @@ class Network:
         candidates = [n for n in ROWS if n <= fitting(most_rows, ROWS)]
         self.decode_rows = self._equal_rows(candidates)
         self.prefill_rows = self._equal_pieces([n for n in ROWS if 16 <= n <= PAGE])
+
+    def pass_cost(self, n_rows: int) -> float:
+        """About how long a pass over so many rows takes, in passes over one, which has the smallest number already."""
+        return 1 + ROW * (fitting(n_rows, self.decode_rows) - self.decode_rows[0])
 
     def slots(self, n_slots: int, n_tokens: int) -> SlotCache:
         """An empty cache."""
@@ -103,6 +111,15 @@ class Network:
         positions = [start + n for n in range(len(ids))]
         slots = self._tensor([slot] * len(ids))
         return Rows(self._filled(ids, n_rows), self._filled(positions, n_rows), slots, [Run(0, slot, 1, mask)])
+
+    def follow(self, ids: Sequence[int], slots: Sequence[int], places: Sequence[int], cache: SlotCache) -> Tensor:
+        """Scores after new tokens, of slots in ascending order and in each by their places: N tokens -> (N, V)."""
+        most, found = self.decode_rows[-1], []
+        for first in range(0, len(ids), most):
+            part = slice(first, first + most)
+            rows = self.decode(ids[part], slots[part], places[part])
+            found.append(self.logits(self.hidden(rows, cache))[: len(rows.slots)])  # (n, V)
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _mask(self, starts: Sequence[int], n_tokens: int, end: int) -> Tensor:
         """(B, 1, T, S)."""

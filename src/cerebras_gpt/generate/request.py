@@ -60,6 +60,10 @@ class Continuation:
     n_cached: int = 0
     n_reused: int = 0
     """Ids of the prompt that did not have to be read again."""
+    n_settled: int = 0
+    """Guesses of a smaller model that the model itself has looked at."""
+    n_right: int = 0
+    """Those of them that it took."""
     finish: Finish | None = None
     problem: str = ""
     """Why it failed."""

@@ -56,6 +56,8 @@ class Sampling:
         return torch.Generator().manual_seed((self.seed + index) % 2**63)
 
 
+LIKELIEST = 1024
+"""Tokens that are put in order first: they nearly always hold the share that is kept."""
 PLAIN = Sampling()
 """The model's own distribution, seed 0."""
 
@@ -92,11 +94,14 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Sets all but the smallest set of likeliest tokens with probability p to -inf: (B, V) -> (B, V)."""
     if p == 1:
         return logits
-    ordered = logits.sort(dim=-1, descending=True, stable=True)  # (B, V)
-    probabilities = ordered.values.softmax(-1)
+    probabilities = logits.softmax(-1)
+    likely, ids = probabilities.topk(min(LIKELIEST, logits.shape[-1]))  # (B, N) each
+    if likely.sum(-1).amin() < p:
+        likely, ids = probabilities.sort(dim=-1, descending=True, stable=True)  # (B, V) each
     # A token stays if those before it do not reach p yet, so the likeliest always stays.
-    beyond = probabilities.cumsum(-1) - probabilities >= p  # (B, V)
-    return logits.scatter(-1, ordered.indices, ordered.values.masked_fill(beyond, -math.inf))
+    beyond = likely.cumsum(-1) - likely >= p  # (B, N)
+    kept = logits.gather(-1, ids).masked_fill(beyond, -math.inf)  # (B, N)
+    return torch.full_like(logits, -math.inf).scatter(-1, ids, kept)
 
 
 def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -134,20 +139,31 @@ def forbid_repeats(logits: Tensor, ids: Sequence[int], n: int) -> Tensor:
     return left if left.amax() > -math.inf else logits
 
 
-def next_token(
-    logits: Tensor, prompt: Sequence[int], answer: Sequence[int], sampling: Sampling, generator: torch.Generator
-) -> int:
-    """The chosen token of one sequence, given all its earlier ids: (V,) -> an id."""
+def scores(logits: Tensor, prompt: Sequence[int], answer: Sequence[int], sampling: Sampling) -> Tensor:
+    """What the model and all settings but the temperature and the cuts say of the next token: (V,) -> (V,)."""
     if not logits.amax().isfinite():
         raise ValueError("the model's scores are not finite; its training diverged: use an earlier checkpoint")
     row = adjust(logits, answer, sampling)[None]  # (1, V)
     row = penalize_repetition(row, [[*prompt, *answer]], sampling.repetition_penalty)
-    row = forbid_repeats(row[0], [*prompt, *answer], sampling.no_repeat)[None]  # (1, V)
+    return forbid_repeats(row[0], [*prompt, *answer], sampling.no_repeat)
+
+
+def chances(logits: Tensor, prompt: Sequence[int], answer: Sequence[int], sampling: Sampling) -> Tensor:
+    """The probabilities that the next token is drawn with; greedy is all for one: (V,) -> (V,) in float64."""
+    row = scores(logits, prompt, answer, sampling)
     if sampling.is_greedy:
-        return int(row.argmax())
-    row = temper(row.cpu().double(), sampling.temperature)
-    row = keep_top_p(keep_top_k(row, sampling.top_k), sampling.top_p)
-    return int(draw(row.softmax(-1), [generator]))
+        return torch.zeros(len(row), dtype=torch.float64).index_fill_(0, row.argmax().cpu(), 1)
+    row = temper(row.cpu().double()[None], sampling.temperature)  # (1, V)
+    return keep_top_p(keep_top_k(row, sampling.top_k), sampling.top_p).softmax(-1)[0]
+
+
+def next_token(
+    logits: Tensor, prompt: Sequence[int], answer: Sequence[int], sampling: Sampling, generator: torch.Generator
+) -> int:
+    """The chosen token of one sequence, given all its earlier ids: (V,) -> an id."""
+    if sampling.is_greedy:
+        return int(scores(logits, prompt, answer, sampling).argmax())
+    return int(draw(chances(logits, prompt, answer, sampling)[None], [generator]))
 
 
 def next_tokens(

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from cerebras_gpt.data.example_batches import prompt_ids
 from cerebras_gpt.generate.answer import Answer
-from cerebras_gpt.generate.engine import Engine
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.request import Request
 from cerebras_gpt.generate.sampling import Sampling
@@ -28,7 +27,7 @@ def tell(lm: LM, prompt: str, max_tokens: int, sampling: Sampling, stop: Sequenc
     """What follows the prompt, piece by piece, up to the end of the text or max_tokens, however long the context."""
     ids, end = prompt_ids(prompt, lm.tokenizer), lm.tokenizer.end_of_text
     n_kept = min(len(ids), lm.model.architecture.seq_len // 4)
-    engine = Engine(lm.network, n_slots=1)
+    engine = lm.engine(n_slots=1)
     request = Request(tuple(ids), max_tokens, sampling, stop_ids=frozenset({end}), overflow="slide", n_kept=n_kept)
     continuation = engine.submit(request)
     answer, reason = Answer(continuation, lm.tokenizer, stop), None

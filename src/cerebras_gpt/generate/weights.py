@@ -40,7 +40,8 @@ def quantise(weight: Tensor, kind: Kind) -> Quantised:
     """
     weight = filled(weight)
     groups = weight.view(len(weight), -1, GROUP)  # (O, G, 32)
-    extreme = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))  # (O, G, 1)
+    low, high = groups.aminmax(dim=-1, keepdim=True)  # (O, G, 1) each
+    extreme = torch.where(-low > high, low, high)  # (O, G, 1)
     scales = (extreme / SMALLEST[kind]).bfloat16()  # (O, G, 1)
     inverse = torch.where(scales == 0, 0, 1 / scales.float())
     codes = (groups * inverse).round_().clamp_(SMALLEST[kind], LARGEST[kind])  # (O, G, 32)
@@ -66,8 +67,8 @@ def pack(weight: Tensor | Quantised, kind: Kind) -> Packed:
     """Tiles of LANES rows; in each, 4 bytes of one row (4 int8, 8 int4 in two steps, 2 bfloat16) beside the next's."""
     if isinstance(weight, Quantised):
         scales = _tiles(filled(weight.scales, LANES, 1), 1)[..., 0]  # (O / 16, G, 16)
-        codes = (filled(weight.codes, LANES).int() - (-128 if kind == "int8" else -8)).to(torch.uint8)
-        tiles = _tiles(codes, 4)  # (O / 16, I / 4, 16, 4)
+        codes = filled(weight.codes, LANES).view(torch.uint8) + (128 if kind == "int8" else 8)  # from 0 on, modulo 256
+        tiles = _tiles(codes.view(torch.int32), 1).contiguous().view(torch.uint8)  # (O / 16, I / 4, 16, 4)
         if kind == "int4":
             tiles = tiles[:, 0::2] | tiles[:, 1::2] << 4  # (O / 16, I / 8, 16, 4)
         return Packed(tiles.contiguous().view(-1), scales.contiguous())

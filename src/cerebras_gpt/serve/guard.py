@@ -15,7 +15,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[MutableMapping[str, object], Receive, Send], Awaitable[None]]
 
-PUBLIC = ("/", "/health", "/page/style.css", "/page/app.js", "/page/runs.html", "/page/runs.js")
+PUBLIC = ("/", "/health", *(f"/page/{name}" for name in ("style.css", "key.js", "app.js", "runs.html", "runs.js")))
 """The only paths that need no key."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
 POLICY = (

@@ -44,8 +44,8 @@ class Address:
 
 def n_slots(lm: LM, wanted: int, n_models: int) -> int:
     """Slots that the memory at hand has room for, at most those wanted; raises ValueError if not even one."""
-    architecture = lm.model.architecture
-    size = slot_bytes(architecture, architecture.seq_len, lm.network.dtype.itemsize)
+    networks = [lm.network, *([lm.draft.network] if lm.draft else [])]
+    size = sum(slot_bytes(n.architecture, n.architecture.seq_len, n.dtype.itemsize) for n in networks)
     room = int(MEMORY_SHARE * memory_at_hand() / n_models) // size
     if room < 1:
         raise ValueError(f"one slot takes {size / 1e9:.2f} GB, more than memory allows; serve a smaller model")
@@ -143,10 +143,11 @@ def serve(
     limits: Limits | None = None,
     runs: Path | None = None,
     weights: Precision = "auto",
+    draft: Path | None = None,
 ) -> None:
-    """Serves the models of these runs until it is told to end."""
+    """Serves the models of these runs until it is told to end; one draft may guess ahead for them all."""
     limits = limits or Limits()
-    models = {name: LM.load(path, weights) for name, path in named(paths).items()}
+    models = {name: LM.load(path, weights, draft) for name, path in named(paths).items()}
     workers = [Worker(name, lm, n_slots(lm, slots, len(models)), limits) for name, lm in models.items()]
     service = Service(workers, limits, runs)
     app = make_app(service, (*LOCAL, address.host, *address.allowed_hosts), address.key)

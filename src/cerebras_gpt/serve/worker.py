@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cerebras_gpt.generate.answer import Answer, Piece
-from cerebras_gpt.generate.engine import Engine
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.request import Request
 from cerebras_gpt.serve.failure import Refusal
@@ -42,7 +41,7 @@ class Worker:
         self.counts: Counter[str] = Counter()
         self.waits: deque[float] = deque(maxlen=1024)
         self.beat = time.monotonic()
-        self._engine = Engine(lm.network, n_slots)
+        self._engine = lm.engine(n_slots)
         self._new: deque[Job] = deque()
         self._jobs: list[Job] = []
         self._errands: deque[Callable[[], None]] = deque()
@@ -169,7 +168,7 @@ class Worker:
     def _start_anew(self) -> None:
         """Fails what was under way, which may have caused it, and forgets the old engine."""
         self.counts["restarts"] += 1
-        self._engine = Engine(self.lm.network, self.n_slots)
+        self._engine = self.lm.engine(self.n_slots)
         for job in list(self._jobs):
             job.problem = "the engine failed and was started anew; try again"
             self._finish(job, Piece("", [], "failed"))

@@ -1,11 +1,5 @@
 "use strict";
-const $ = (id) => document.getElementById(id);
 const state = { chat: false, turns: [], abort: null };
-
-function headers() {
-  const key = $("key").value;
-  return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
-}
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -45,18 +39,40 @@ function tokens(choice) {
   return found.tokens.map((token, i) => ({ token, logprob: found.token_logprobs[i], top: Object.entries(found.top_logprobs[i] || {}).sort((a, b) => b[1] - a[1]) }));
 }
 
-function words(list) {
-  return list.map((t) => `${JSON.stringify(t.token)}  ${(100 * Math.exp(t.logprob)).toFixed(1)} %\n` +
-    t.top.map(([token, value]) => `  ${(100 * Math.exp(value)).toFixed(1).padStart(5)} %  ${JSON.stringify(token)}`).join("\n")).join("\n");
+function shown(token) {
+  return token.startsWith("bytes:") ? token.slice(6) : JSON.stringify(token); // half a character has no other name
 }
 
-function showTip(event, span) {
+function words(list) {
+  return list.map((t) => `${shown(t.token)}  ${(100 * Math.exp(t.logprob)).toFixed(1)} %\n` +
+    t.top.map(([token, value]) => `  ${(100 * Math.exp(value)).toFixed(1).padStart(5)} %  ${shown(token)}`).join("\n")).join("\n");
+}
+
+function showTip(span, x, y) {
   const tip = $("tip");
   tip.textContent = span.dataset.tip;
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
-  tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, innerWidth - box.width - 4))}px`;
-  tip.style.top = `${Math.max(4, event.clientY + 16 + box.height > innerHeight ? event.clientY - box.height - 8 : event.clientY + 16)}px`;
+  tip.style.left = `${Math.max(4, Math.min(x + 12, innerWidth - box.width - 4))}px`;
+  tip.style.top = `${Math.max(4, y + 16 + box.height > innerHeight ? y - box.height - 8 : y + 16)}px`;
+}
+
+function hideTip() {
+  $("tip").hidden = true;
+  document.querySelector(".token.at")?.classList.remove("at");
+}
+
+/* The arrow keys go from token to token of the answer that has the focus. */
+function walk(text, by) {
+  const list = [...text.querySelectorAll("[data-tip]")];
+  if (!list.length) return;
+  const now = list.findIndex((span) => span.classList.contains("at"));
+  const span = list[Math.max(0, Math.min(list.length - 1, now < 0 ? 0 : now + by))];
+  hideTip();
+  span.classList.add("at");
+  span.scrollIntoView({ block: "nearest" });
+  const box = span.getBoundingClientRect();
+  showTip(span, box.left, box.bottom - 8);
 }
 
 async function* events(answer) {
@@ -74,12 +90,15 @@ async function* events(answer) {
 
 function card(model) {
   const box = element("article", "answer"), title = element("h2"), speed = element("span"), text = element("p", "text");
+  text.tabIndex = 0;
+  text.setAttribute("aria-label", `${model}; the arrow keys show what each token was chosen from`);
+  text.setAttribute("role", "group");
   title.append(element("span", "", model), speed);
   box.append(title, text);
   return { box, text, speed };
 }
 
-async function fill(model, into, body, path) {
+async function fill(into, body, path) {
   const began = performance.now();
   let made = 0, said = "";
   try {
@@ -88,7 +107,7 @@ async function fill(model, into, body, path) {
     for await (const event of events(answer)) {
       if (event.error) throw new Error(event.error.message);
       for (const choice of event.choices) {
-        const list = tokens(choice), text = state.chat ? choice.delta.content || "" : choice.text;
+        const list = tokens(choice), text = choice.delta ? choice.delta.content || "" : choice.text;
         made += list.length;
         said += text;
         const span = element("span", list.length ? shade(Math.min(...list.map((t) => t.logprob))) : "token", text);
@@ -111,28 +130,37 @@ function drawTurns(into) {
   }
 }
 
+function runsNow(is) {
+  const [from, to] = is ? [$("go"), $("stop")] : [$("stop"), $("go")];
+  to.disabled = false;
+  if (document.activeElement === from) to.focus(); // a disabled button would lose the focus
+  from.disabled = true;
+}
+
 async function generate() {
   if (state.abort) return;
-  const prompt = $("prompt").value;
-  if (state.chat && !prompt.trim()) return;
+  const prompt = $("prompt").value, { chat, turns } = state;
+  if (chat && !prompt.trim()) return;
   const models = [$("model").value, $("other").value].filter(Boolean);
   state.abort = new AbortController();
-  $("go").disabled = true; $("stop").disabled = false;
-  if (state.chat) { state.turns.push({ role: "user", content: prompt }); $("prompt").value = ""; }
+  runsNow(true);
+  hideTip();
+  if (chat) { turns.push({ role: "user", content: prompt }); $("prompt").value = ""; }
   const cards = models.map(card);
   $("answers").replaceChildren(...cards.map((c) => c.box));
   const said = await Promise.all(cards.map((into, i) => {
-    if (state.chat) {
+    if (chat) {
       drawTurns(into);
       into.text.append(element("b", "given", "assistant\n"));
-      return fill(models[i], into, { ...settings(models[i]), messages: state.turns, logprobs: true, top_logprobs: 5 }, "/v1/chat/completions");
+      return fill(into, { ...settings(models[i]), messages: state.turns, logprobs: true, top_logprobs: 5 }, "/v1/chat/completions");
     }
     into.text.append(element("span", "given", prompt));
-    return fill(models[i], into, { ...settings(models[i]), prompt, logprobs: 5 }, "/v1/completions");
+    return fill(into, { ...settings(models[i]), prompt, logprobs: 5 }, "/v1/completions");
   }));
-  if (state.chat) state.turns.push({ role: "assistant", content: said[0].trim() });
+  if (chat && said[0].trim()) turns.push({ role: "assistant", content: said[0].trim() });
+  else if (chat) { turns.pop(); $("prompt").value ||= prompt; } // nothing was said: to be sent again
   state.abort = null;
-  $("go").disabled = false; $("stop").disabled = true;
+  runsNow(false);
 }
 
 function stop() { if (state.abort) state.abort.abort(); }
@@ -142,6 +170,7 @@ function choose(chat) {
   $("tab-chat").setAttribute("aria-pressed", chat); $("tab-complete").setAttribute("aria-pressed", !chat);
   $("prompt-label").textContent = chat ? "Your message" : "Text to continue";
   $("go").textContent = chat ? "Send" : "Generate";
+  $("hint").textContent = chat ? "Enter sends, Shift+Enter breaks the line, Esc stops" : "Ctrl+Enter generates, Esc stops";
   $("prompt").focus();
 }
 
@@ -150,14 +179,16 @@ $("stop").addEventListener("click", stop);
 $("clear").addEventListener("click", () => { stop(); state.turns = []; $("answers").replaceChildren(); });
 $("tab-chat").addEventListener("click", () => choose(true));
 $("tab-complete").addEventListener("click", () => choose(false));
-$("key").addEventListener("change", loadModels);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") stop();
+  if (event.key === "Escape") { stop(); hideTip(); }
+  const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (by && event.target.matches(".text")) { event.preventDefault(); walk(event.target, by); }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey || (state.chat && event.target === $("prompt") && !event.shiftKey))) { event.preventDefault(); generate(); }
 });
-$("answers").addEventListener("pointermove", (event) => {
+for (const kind of ["pointermove", "pointerdown"]) $("answers").addEventListener(kind, (event) => {
   const span = event.target.closest("[data-tip]");
-  if (span) showTip(event, span); else $("tip").hidden = true;
+  if (span) showTip(span, event.clientX, event.clientY); else hideTip();
 });
-$("answers").addEventListener("pointerleave", () => { $("tip").hidden = true; });
-loadModels();
+$("answers").addEventListener("pointerleave", hideTip);
+$("answers").addEventListener("focusout", hideTip);
+useKey(loadModels);

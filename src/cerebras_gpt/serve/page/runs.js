@@ -1,5 +1,4 @@
 "use strict";
-const $ = (id) => document.getElementById(id);
 const SPACE = { left: 46, right: 790, top: 10, bottom: 330 };
 
 function shape(name, attributes, text) {
@@ -21,17 +20,19 @@ function draw(told) {
   const most = Math.max(...points.map((p) => p[0])), low = Math.min(...losses), high = Math.max(...losses);
   const x = (tokens) => SPACE.left + (SPACE.right - SPACE.left) * tokens / most;
   const y = (loss) => SPACE.bottom - (SPACE.bottom - SPACE.top) * (loss - low) / (high - low || 1);
+  const [unit, letter] = most >= 2e6 ? [1e6, "M"] : [1e3, "k"];
   for (let i = 0; i <= 4; i++) {
     const loss = low + (high - low) * i / 4;
     svg.append(shape("line", { class: "axis", x1: SPACE.left, x2: SPACE.right, y1: y(loss), y2: y(loss) }));
     svg.append(shape("text", { x: 4, y: y(loss) + 4 }, loss.toFixed(2)));
-    svg.append(shape("text", { x: x(most * i / 4) - (i === 4 ? 26 : 14), y: 350 }, `${(most * i / 4e6).toFixed(1)}M`));
+    svg.append(shape("text", { x: x(most * i / 4) - (i === 4 ? 26 : 14), y: 350 }, `${(most * i / 4 / unit).toFixed(1)}${letter}`));
   }
   if (band) svg.append(shape("rect", { class: "band", x: SPACE.left, width: SPACE.right - SPACE.left, y: y(band.high), height: Math.max(1, y(band.low) - y(band.high)) }));
   for (const [rows, name] of curves) {
     const line = rows.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" ");
     svg.append(shape("polyline", { class: name, points: line }));
   }
+  for (const point of measured) svg.append(shape("circle", { cx: x(point[0]), cy: y(point[2]), r: 3 }));
 }
 
 function describe(told) {
@@ -50,7 +51,7 @@ function describe(told) {
 async function look() {
   if (!$("run").value) return;
   try {
-    const answer = await fetch(`/runs/${$("run").value.split("/").map(encodeURIComponent).join("/")}`);
+    const answer = await fetch(`/runs/${$("run").value.split("/").map(encodeURIComponent).join("/")}`, { headers: headers() });
     const told = await answer.json();
     if (!answer.ok) throw new Error(told.error.message);
     draw(told); describe(told);
@@ -59,12 +60,12 @@ async function look() {
 }
 
 async function begin() {
-  const body = await (await fetch("/runs")).json();
+  const body = await (await fetch("/runs", { headers: headers() })).json();
   if (body.error) { $("status").textContent = body.error.message; return; }
   $("run").replaceChildren(...body.runs.map((name) => new Option(name, name)));
   if (!body.runs.length) $("status").textContent = "no runs; start the server with --show-runs FOLDER";
-  $("run").addEventListener("change", look);
   look();
-  setInterval(look, 3000);
 }
-begin();
+$("run").addEventListener("change", look);
+setInterval(look, 3000);
+useKey(begin);

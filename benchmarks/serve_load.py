@@ -1,0 +1,237 @@
+"""A server under 1 to 64 clients that stream, at the 111M shape on a CPU; how soon it answers after its start.
+
+    python benchmarks/serve_load.py --out benchmarks/results/DATE-serve-load.json [--llama-server PATH]
+
+Random weights; every client sends its own prompt of PROMPT ids and reads NEW greedy tokens as events, all at once.
+Total: tokens of all clients over the time until the last has its last. First: seconds to the first token. Fairness:
+the slowest client's time over the fastest's. Servers are started in turns, round by round, each alone. Beside them a
+static batch of transformers, without any server: everybody waits for the same prefill, and nobody may come later.
+llama.cpp's server needs its binary; without one it is named as missing. Also: the time of `generate` as a command up
+to its first token, and what it costs a lone request that a pass of torch has at least as many rows as give a row the
+same bits among any others.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from decode import random_model
+
+PROMPT, NEW = 128, 64
+CLIENTS = (1, 4, 16, 64)
+START_SECONDS = 120
+
+
+def ids_of(client):
+    return [(client * 7919 + n * 104729) % 50000 for n in range(PROMPT)]
+
+
+def prepare(folder):
+    """A run for us, a folder for transformers, a file for llama.cpp: the same weights."""
+    from cerebras_gpt import checkpoint
+    from cerebras_gpt.interop import gguf, hf_folder
+    from cerebras_gpt.interop.fold import folded
+    from cerebras_gpt.text.tokenizer import gpt2_tokenizer
+
+    model, tokenizer = random_model(), gpt2_tokenizer()
+    texts = {"model.json": checkpoint.model_json(model), "tokenizer.json": tokenizer.to_json()}
+    checkpoint.save(folder / "model", 0, texts, {"model.safetensors": dict(model.named_parameters())})
+    (folder / "hf").mkdir()
+    hf_folder.write_hf_folder(folder / "hf", folded(model), tokenizer)
+    gguf.write_gguf(folder / "q8_0.gguf", folded(model), tokenizer, gguf.kind_named("q8_0"), "random")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+async def one(port, client, n_new=NEW):
+    """Seconds to the first event and to the last, and tokens, of one client."""
+    body = {"model": "model", "prompt": ids_of(client), "max_tokens": n_new, "temperature": 0, "stream": True}
+    data = json.dumps({**body, "stream_options": {"include_usage": True}}).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    began, first, made = time.perf_counter(), None, 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    async for line in reader:
+        if not line.startswith(b"data: {"):
+            continue
+        first = first or time.perf_counter() - began
+        told = json.loads(line[6:])
+        assert "error" not in told, told
+        made = (told.get("usage") or {}).get("completion_tokens", made)
+    writer.close()
+    assert first is not None and made > 0
+    return first, time.perf_counter() - began, made
+
+
+async def load(port, n):
+    began = time.perf_counter()
+    found = await asyncio.gather(*(one(port, client) for client in range(n)))
+    seconds = time.perf_counter() - began
+    firsts, lasts = sorted(f for f, _, _ in found), [last for _, last, _ in found]
+    return {
+        "tokens per second": sum(made for _, _, made in found) / seconds,
+        "first token, median": statistics.median(firsts),
+        "first token, 95 %": firsts[min(n - 1, int(0.95 * n))],
+        "slowest / fastest": max(lasts) / min(lasts),
+    }
+
+
+def served(command, port, clients, environment):
+    """One start of a server and all its loads."""
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
+        try:
+            while True:
+                try:
+                    asyncio.run(one(port, 99, 1))
+                    break
+                except (OSError, AssertionError):
+                    assert process.poll() is None and time.perf_counter() - began < START_SECONDS, command
+                    time.sleep(0.05)
+            started = time.perf_counter() - began
+            asyncio.run(one(port, 98))
+            return {"seconds to the first answer": started, **{str(n): asyncio.run(load(port, n)) for n in clients}}
+        finally:
+            process.terminate()
+
+
+def static_batch(folder, clients, threads):
+    """transformers without a server: all rows together, prefill and then every token."""
+    told = {}
+    command = [sys.executable, __file__, "--batch", *map(str, clients), "--folder", str(folder), "--out", os.devnull]
+    made = subprocess.run(command, capture_output=True, text=True, check=True, env=environment_of(threads))
+    for n, (first, tokens, seconds) in json.loads(made.stdout.splitlines()[-1]).items():
+        told[n] = {"tokens per second": (tokens + int(n)) / (first + seconds), "first token, median": first}
+    return told
+
+
+def batches(folder, clients):
+    from decode import transformers
+
+    run = transformers("float32", folder)
+    run(1, 8, 4)
+    print(json.dumps({n: run(n, PROMPT, NEW) for n in clients}))
+
+
+def environment_of(threads):
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def first_token(folder, weights, environment):
+    """Seconds from the start of the command to the first text after the prompt."""
+    options = ["--prompt", "one", "--max-tokens", "2", "--temperature", "0", "--weights", weights]
+    command = [sys.executable, "-m", "cerebras_gpt", "generate", str(folder / "model"), *options]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        got = b""
+        while len(got) <= len("one"):
+            piece = process.stdout.read(1)
+            assert piece, "it ended before a token came"
+            got += piece
+        return time.perf_counter() - began
+
+
+def rows_price():
+    """Milliseconds of a lone request's pass: padded to the rows that keep its bits, and one row alone."""
+    import torch
+
+    from cerebras_gpt.generate.network import Network
+
+    network = Network(random_model())
+    cache, rows = network.slots(1, 300), network.decode_rows
+    found = {"padded": [], "one row": []}
+    for _ in range(15):
+        for name, sizes in (("padded", rows), ("one row", (1,))):
+            network.decode_rows = sizes
+            began = time.perf_counter()
+            with torch.inference_mode():
+                network.follow([5], [0], [200], cache)
+            found[name].append((time.perf_counter() - began) * 1000)
+    return {"rows": rows, **{name: round(statistics.median(x), 2) for name, x in found.items()}}
+
+
+def middle(rounds):
+    """The median of every figure over the rounds."""
+    if isinstance(rounds[0], dict):
+        return {key: middle([one[key] for one in rounds]) for key in rounds[0]}
+    return round(statistics.median(rounds), 3)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS)
+    parser.add_argument(
+        "--sides", nargs="*", default=("ours auto", "ours int8", "llama.cpp q8_0", "transformers batch")
+    )
+    parser.add_argument("--llama-server", default=shutil.which("llama-server"))
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--batch", type=int, nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    if asked.batch:
+        return batches(asked.folder, asked.batch)
+    folder = asked.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(exist_ok=True)
+    if not (folder / "hf").exists():
+        prepare(folder)
+    measure(asked, folder)
+    return None
+
+
+def measure(asked, folder):
+    import torch
+
+    from cerebras_gpt import __version__
+    from cerebras_gpt.process import processor
+
+    environment, measured, colds = environment_of(asked.threads), {}, {}
+    for turn in range(asked.rounds):
+        for side in asked.sides:
+            name, kind = side.split()
+            port = free_port()
+            if name == "ours":
+                serve = ["-m", "cerebras_gpt", "serve", str(folder / "model"), "--port", str(port)]
+                command = [sys.executable, *serve, "--weights", kind]
+                told = served(command, port, asked.clients, environment)
+                colds.setdefault(kind, []).append(first_token(folder, kind, environment))
+            elif name == "transformers":
+                told = static_batch(folder, asked.clients, asked.threads)
+            elif asked.llama_server:
+                limits = ["-c", str(16 * 256), "-np", "16", "-t", str(asked.threads), "--port", str(port)]
+                command = [asked.llama_server, "-m", str(folder / "q8_0.gguf"), *limits]
+                told = served(command, port, asked.clients, environment)
+            else:
+                measured[side] = "missing: there is no llama-server here"
+                continue
+            measured.setdefault(side, []).append(told)
+            print(turn, side, json.dumps(middle([told])), flush=True)
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "cerebras_gpt": __version__,
+        "torch": torch.__version__,
+        "machine": f"{asked.threads} threads, {processor()}",
+        "rounds": asked.rounds,
+        "load_average": os.getloadavg(),
+        "servers": {side: told if isinstance(told, str) else middle(told) for side, told in measured.items()},
+        "generate, seconds to the first token": {kind: middle(x) for kind, x in colds.items()},
+        "milliseconds of a lone row": rows_price(),
+    }
+    asked.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
