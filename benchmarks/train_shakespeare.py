@@ -1,7 +1,6 @@
-"""Tiny Shakespeare by characters: ours against nanoGPT's own command for CPUs, and how low two cores come.
+"""Tiny Shakespeare by characters: ours against nanoGPT's own command for CPUs.
 
     python benchmarks/train_shakespeare.py --text input.txt --nanogpt CHECKOUT --out FILE --picture PNG
-    python benchmarks/train_shakespeare.py --text input.txt --out FILE --only best   (the others stay in FILE)
 
 The text is ASCII, so our byte tokens (256 and end of text) are its characters; the split is nanoGPT's, the first 90 %
 of the characters. nanoGPT's command is that of its README for computers without a GPU. Seconds are of whole processes:
@@ -65,10 +64,7 @@ class Run:
     """Share of the run, at its end, whose weights are averaged for the evaluation; 0 for the last weights alone."""
 
 
-RUNS = {
-    "quick": Run(128, 2, 64, 8, 1300, d_head=32, beta2=0.99),
-    "best": Run(192, 3, 128, 8, 1000, d_head=32, beta2=0.99),
-}
+QUICK = Run(128, 2, 64, 8, 1300, d_head=32, beta2=0.99)
 
 
 def halves(text):
@@ -278,7 +274,7 @@ def draw(found, path):
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     names = {"nanogpt": ("nanoGPT, its own estimate", "#b4540a"), "quick": ("ours, quick", "#0b7a75")}
-    for name, (label, colour) in {**names, "best": ("ours, best", "#6b4fbb")}.items():
+    for name, (label, colour) in names.items():
         if name in found:
             axes.plot(*zip(*found[name]["curve"], strict=True), ".-", color=colour, label=label)
     for label, loss in TARGETS.items():
@@ -296,7 +292,6 @@ def main():
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--only", choices=["pair", *RUNS], help="pair: nanoGPT and quick, taking turns")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--try", dest="tried", type=json.loads, help="settings of a run as JSON; printed, not kept")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
@@ -325,18 +320,15 @@ def measured(given, text, folder):
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    if given.only in (None, "pair"):
-        ours(replace(RUNS["quick"], steps=40), text, folder / "ours")  # the calibration of this shape is remembered
-        pairs = []
-        for _ in range(given.rounds):
-            pairs.append((theirs(given.nanogpt, text, folder / "nanogpt"), ours(RUNS["quick"], text, folder / "ours")))
-            print(*(f"{one['seconds']} s {one['loss']}" for one in pairs[-1]), file=sys.stderr, flush=True)
-        found["nanogpt"], found["quick"] = pairs[-1]
-        for name in ("seconds", "processor seconds"):
-            ratios = [round(theirs_now[name] / ours_now[name], 2) for theirs_now, ours_now in pairs]
-            found[f"times fewer {name}"] = {"each": ratios, "median": statistics.median(ratios)}
-    if given.only in (None, "best"):
-        found["best"] = ours(RUNS["best"], text, folder / "ours")
+    ours(replace(QUICK, steps=40), text, folder / "ours")  # the calibration of this shape is remembered
+    pairs = []
+    for _ in range(given.rounds):
+        pairs.append((theirs(given.nanogpt, text, folder / "nanogpt"), ours(QUICK, text, folder / "ours")))
+        print(*(f"{one['seconds']} s {one['loss']}" for one in pairs[-1]), file=sys.stderr, flush=True)
+    found["nanogpt"], found["quick"] = pairs[-1]
+    for name in ("seconds", "processor seconds"):
+        ratios = [round(theirs_now[name] / ours_now[name], 2) for theirs_now, ours_now in pairs]
+        found[f"times fewer {name}"] = {"each": ratios, "median": statistics.median(ratios)}
     return found
 
 
