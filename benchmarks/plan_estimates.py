@@ -1,22 +1,24 @@
 """Time and peak memory as planned against as measured, for ten plans from 0.3M to 111M parameters.
 
-    python benchmarks/plan_estimates.py --out benchmarks/results/DATE-plan-estimates.json [--only 0.3M 111M] [--memory]
+    python benchmarks/plan_estimates.py --out benchmarks/results/DATE-plan-estimates.json [--only 0.3M 111M]
 
-Each plan is trained for a few steps by `pretrain` in a process of its own, measured before its run as always; what its
-record says is compared. The text is the built-in `sotu` corpus. Every plan is written as soon as it is done, and the
-same command goes on with those that are missing. Times need an idle machine: `drift` says how much longer the median
-step of the second half took than that of the first, and beyond a few per cent a time means nothing. So a plan whose
-drift is larger than STEADY is trained again, up to --tries times; the steadiest run counts, and `tries` keeps the
-errors and drifts of all. With --memory two steps of each are trained, and times are not compared: peak memory does not
-mind a busy machine.
+Each plan is trained twice by `pretrain`, each time in a process of its own, on the built-in `sotu` corpus. Memory: two
+steps with the measuring before them, as on a new machine; the peak of the process is compared with what was planned.
+Time: blocks of steps take turns with the calibration that the estimate comes from, because a shared machine changes
+its speed within a minute by more than the estimate could be off. Each block is compared with the mean of the
+calibrations before and after it, and the median over the blocks counts; `spread` is how far the calibrations
+themselves lay apart. Every plan is written as soon as it is done, and the same command goes on with those that are
+missing. About 15 minutes.
 """
 
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -24,18 +26,21 @@ from typing import Any
 
 SMALL, GPT2 = 4096, 50257
 SHAPES = {
-    "0.3M": (64, SMALL, 1000),
-    "1M": (128, SMALL, 500),
-    "2M": (192, SMALL, 350),
-    "3.5M": (256, SMALL, 200),
-    "5M": (320, SMALL, 120),
-    "16M": (448, SMALL, 40),
-    "23M": (320, GPT2, 25),
-    "40M": (512, GPT2, 15),
-    "70M": (640, GPT2, 10),
-    "111M": (768, GPT2, 8),
+    "0.3M": (64, SMALL, 100),
+    "1M": (128, SMALL, 60),
+    "2M": (192, SMALL, 40),
+    "3.5M": (256, SMALL, 20),
+    "5M": (320, SMALL, 12),
+    "16M": (448, SMALL, 5),
+    "23M": (320, GPT2, 3),
+    "40M": (512, GPT2, 2),
+    "70M": (640, GPT2, 2),
+    "111M": (768, GPT2, 1),
 }
-"""Width, vocabulary and steps of 2,048 tokens: about a minute each on two cores, the measuring included."""
+"""Width, vocabulary and steps of 2,048 tokens in a block."""
+
+BLOCKS = 6
+MEMORY_STEPS = 2
 
 
 def make_packs(folder: Path) -> None:
@@ -48,19 +53,8 @@ def make_packs(folder: Path) -> None:
         pack(documents, tokenizer, folder / str(size), val_fraction=0.02)
 
 
-MEMORY_STEPS = 2
-STEADY = 0.04
-
-
-def drift(seconds: list[float]) -> float:
-    """How much longer the median step of the second half took; seconds are of all steps up to each."""
-    steps = [after - before for before, after in pairwise(seconds)]
-    half = len(steps) // 2
-    return median(steps[half:]) / median(steps[:half]) - 1 if half else 0.0
-
-
-def train(name: str, folder: Path, only_memory: bool) -> None:
-    """In a process of its own: the plan of that name, as `pretrain` trains it."""
+def train(name: str, folder: Path, what: str) -> None:
+    """In a process of its own: the plan of that name, as `pretrain` trains it; tells one side of the comparison."""
     from cerebras_gpt.process import bind_threads, keep_memory
 
     bind_threads()
@@ -71,85 +65,87 @@ def train(name: str, folder: Path, only_memory: bool) -> None:
     from cerebras_gpt.distributed import World
     from cerebras_gpt.plan.budget import small_plan
     from cerebras_gpt.record import read_metrics
+    from cerebras_gpt.train.calibrate import Stopwatch, measure_speed
     from cerebras_gpt.train.pretrain import pretrain
+    from cerebras_gpt.train.trainer import Hook, Trainer
 
-    d_model, vocab_size, steps = SHAPES[name]
-    steps = MEMORY_STEPS if only_memory else steps
-    data, run = folder / str(vocab_size), folder / name
+    d_model, vocab_size, block = SHAPES[name]
+    steps = MEMORY_STEPS if what == "memory" else BLOCKS * block
+    data, run = folder / str(vocab_size), folder / f"{name}-{what}"
     plan = replace(small_plan(d_model, text_of(data), steps), evaluations=1, saves=1)
-    trainer = pretrain(plan, data, run, World())
+    rates: list[float] = []
+
+    def calibrate(trainer: Trainer) -> None:
+        rates.append(measure_speed(plan, trainer.execution, Stopwatch(1.0)).tokens_per_second)
+
+    hooks = [] if what == "memory" else [Hook(block, calibrate)]
+    trainer = pretrain(plan, data, run, World(), hooks)
     rows = read_metrics(run / "metrics.jsonl")
     account = next(row for row in rows if row["kind"] == "account")
-    seconds = [float(str(row["seconds"])) for row in rows if row["kind"] == "train"]
-    execution = trainer.execution
-    said = {"n_parameters": plan.architecture.n_parameters, "dtype": execution.dtype, "steps": steps, **account}
-    said["drift"] = drift(seconds)
-    print(json.dumps(said))
+    said = {"n_parameters": plan.architecture.n_parameters, "dtype": trainer.execution.dtype}
+    if what == "memory":
+        print(json.dumps(said | {key: account[key] for key in ("planned_bytes", "peak_bytes")}))
+        return
+    ends = [float(str(row["seconds"])) for row in rows if row["kind"] == "train"][block - 1 :: block]
+    planned = [block * plan.tokens_per_step * (1 / a + 1 / b) / 2 for a, b in pairwise(rates)]
+    took = [after - before for before, after in pairwise(ends)]
+    print(json.dumps(said | {"planned_seconds": planned, "seconds": took, "calibrated_tokens_per_second": rates}))
 
 
-def compared(row: dict[str, Any], only_memory: bool) -> dict[str, Any]:
-    """The row with how far its estimates were off."""
-    row["memory_off"] = row["peak_bytes"] / row["planned_bytes"] - 1
-    if not only_memory:
-        row["time_off"] = row["seconds"] / row["planned_seconds"] - 1
-    return row
-
-
-def steadiest(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run whose steps changed least, with what all of them came to."""
-    chosen = min(rows, key=lambda row: abs(row["drift"]))
-    tries = [{name: row[name] for name in ("time_off", "drift") if name in row} for row in rows]
-    return chosen | {"tries": tries}
+def compared(memory: dict[str, Any], time: dict[str, Any]) -> dict[str, Any]:
+    """Both sides of a plan, and how far its estimates were off."""
+    rates = time["calibrated_tokens_per_second"]
+    return {
+        **memory,
+        **time,
+        "memory_off": memory["peak_bytes"] / memory["planned_bytes"] - 1,
+        "time_off": median(b / a for a, b in zip(time["planned_seconds"], time["seconds"], strict=True)) - 1,
+        "spread": max(rates) / min(rates) - 1,
+    }
 
 
 def line(row: dict[str, Any]) -> str:
     """A row for reading."""
     size = f"{row['n_parameters'] / 1e6:7.2f}M {row['dtype']:>9}"
     memory = f"memory {row['planned_bytes'] / 1e6:6,.0f} MB planned {row['peak_bytes'] / 1e6:6,.0f} MB"
-    told = f"{size}  {memory} ({row['memory_off']:+.1%})"
-    if "time_off" not in row:
-        return told
-    time = f"time {row['planned_seconds']:6.1f} s planned {row['seconds']:6.1f} s ({row['time_off']:+.1%})"
-    return f"{told}  {time} drift {row['drift']:+.1%}"
+    time = f"time {row['time_off']:+.1%}, calibrations apart {row['spread']:.0%}"
+    return f"{size}  {memory} ({row['memory_off']:+.1%})  {time}"
 
 
-def one_run(command: list[str], folder: Path, turn: int) -> dict[str, Any]:
-    """What a run in a process of its own tells, with a cache and a folder of its own, as on a new machine."""
-    here = folder / f"turn-{turn}"
-    here.mkdir(exist_ok=True)
-    for vocab_size in (SMALL, GPT2):
-        (here / str(vocab_size)).exists() or (here / str(vocab_size)).symlink_to(folder / str(vocab_size))
-    alone = {**os.environ, "XDG_CACHE_HOME": str(here / f"cache-{command[3]}")}
-    told = subprocess.run([*command, "--folder", str(here)], check=True, capture_output=True, text=True, env=alone)
-    return json.loads(told.stdout.splitlines()[-1])
+def one_run(name: str, folder: Path, what: str) -> dict[str, Any]:
+    """What a run in a process of its own tells, with a cache of its own, as on a new machine."""
+    command = [sys.executable, __file__, "--train", name, what, "--folder", str(folder)]
+    alone = {**os.environ, "XDG_CACHE_HOME": str(folder / f"cache-{name}-{what}")}
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=alone).stdout
+    return json.loads(told.splitlines()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="the result, which the same command goes on with")
     parser.add_argument("--only", nargs="*", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--train", choices=SHAPES)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--tries", type=int, default=3, help="runs of a plan whose speed does not hold still")
-    parser.add_argument("--memory", action="store_true", help="two steps each; times are not compared")
+    parser.add_argument("--train", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.train:
-        train(given.train, given.folder, given.memory)
-        return
-    rows = json.loads(given.out.read_text("utf-8")) if given.out and given.out.exists() else {}
+        return train(given.train[0], given.folder, given.train[1])
+    known = json.loads(given.out.read_text("utf-8")) if given.out and given.out.exists() else {"plans": {}}
+    head = {
+        "date": date.today().isoformat(),
+        "command": "python benchmarks/plan_estimates.py",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
     with tempfile.TemporaryDirectory() as folder:
         make_packs(Path(folder))
         for name in given.only:
-            if name in rows:
+            if name in known["plans"]:
                 continue
-            command = [sys.executable, __file__, "--train", name, *["--memory"] * given.memory]
-            runs: list[dict[str, Any]] = []
-            while not runs or (len(runs) < given.tries and abs(steadiest(runs)["drift"]) > STEADY):
-                runs.append(compared(one_run(command, Path(folder), len(runs)), given.memory))
-                print(f"{name:>5} {line(runs[-1])}", flush=True)
-            rows[name] = steadiest(runs)
+            row = compared(*(one_run(name, Path(folder), what) for what in ("memory", "time")))
+            known["plans"][name] = row
+            print(f"{name:>5} {line(row)}", flush=True)
             if given.out:
-                given.out.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+                given.out.write_text(json.dumps(head | known, indent=1) + "\n", "utf-8")
+    return None
 
 
 if __name__ == "__main__":
