@@ -130,6 +130,9 @@ def test_the_stop_button_ends_an_answer_and_frees_its_slot(visit, running):
     page, before = visit(), running.worker.counts["cancelled"]
     ask(page, "The cat", max_tokens=4000)
     expect(page.locator("[data-tip]").nth(20)).to_be_attached()
+    place = page.locator("#stop").bounding_box()
+    expect(page.locator("[data-tip]").nth(100)).to_be_attached()
+    assert page.locator("#stop").bounding_box() == place  # it does not flee from the pointer as the text grows
     assert running.worker.n_busy == 1
     page.click("#stop")
     expect(page.locator("#go")).to_be_enabled()

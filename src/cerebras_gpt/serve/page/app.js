@@ -98,6 +98,11 @@ function card(model) {
   return { box, text, speed };
 }
 
+/* Scrolls to the end once a frame: asking for the height after each token would lay the whole text out each time. */
+function follow(text) {
+  text.frame ||= requestAnimationFrame(() => { text.frame = 0; text.scrollTop = text.scrollHeight; });
+}
+
 async function fill(into, body, path) {
   const began = performance.now();
   let made = 0, said = "";
@@ -112,8 +117,8 @@ async function fill(into, body, path) {
         said += text;
         const span = element("span", list.length ? shade(Math.min(...list.map((t) => t.logprob))) : "token", text);
         if (list.length) { span.dataset.tip = words(list); into.text.append(span); } else into.text.append(text);
-        into.text.scrollTop = into.text.scrollHeight;
       }
+      follow(into.text);
       into.speed.textContent = `${made} tokens, ${(made / ((performance.now() - began) / 1000)).toFixed(0)}/s`;
     }
   } catch (error) {
