@@ -39,6 +39,15 @@ def test_token_losses_sum_to_the_loss_and_are_zero_where_ignored():
     assert (losses[targets == IGNORED] == 0).all()
 
 
+def test_nothing_to_learn_is_no_loss_and_no_gradient():
+    hidden, table, targets = problem(torch.float32)
+    found = summed_loss(hidden, table, torch.full_like(targets, IGNORED))
+    gradients = torch.autograd.grad(found, (hidden, table))
+    assert found.item() == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+    assert (token_losses(hidden, table, torch.full_like(targets, IGNORED)) == 0).all()
+
+
 @pytest.mark.parametrize("vocab_size", [1, 63, 64, 65])
 def test_padding_the_vocabulary_changes_nothing(vocab_size):
     hidden, table, targets = problem(torch.float32, vocab_size=vocab_size)

@@ -24,31 +24,41 @@ def exact_dtype(tensor: Tensor) -> torch.dtype:
 def summed_loss(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Nats summed over the targets that are not ignored: (..., C), (V, C), (...) -> ().
 
-    Divide by the number of targets for the mean. Gradients flow to hidden and table.
+    Divide by the number of targets for the mean. Gradients flow to hidden and table. Where many are ignored, as in
+    tuning on short answers, the head's products are formed for the others alone.
     """
-    result: Tensor = ChunkedCrossEntropy.apply(hidden.flatten(0, -2), table, targets.flatten())
+    result: Tensor = ChunkedCrossEntropy.apply(*_counted(hidden, targets), table)
     return result
 
 
 def token_losses(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Nats of each target, 0 where ignored, without gradients: (..., C), (V, C), (...) -> (...)."""
     with torch.no_grad():
-        x, t = hidden.flatten(0, -2), targets.flatten()
+        x, t = _counted(hidden, targets)
         head = table.to(x.dtype)
         rows = max(1, CACHED_ELEMENTS // table.shape[0])
         pieces = [
-            F.cross_entropy(F.linear(x[i : i + rows], head).to(exact_dtype(x)), t[i : i + rows], reduction="none")
-            for i in range(0, len(t), rows)
+            F.cross_entropy(F.linear(some, head).to(exact_dtype(x)), its, reduction="none")
+            for some, its in zip(x.split(rows), t.split(rows), strict=True)
         ]
-        return torch.cat(pieces).view(targets.shape)
+        nats = torch.zeros(targets.shape, dtype=exact_dtype(x), device=x.device)
+        nats[targets != IGNORED] = torch.cat(pieces)
+        return nats
+
+
+def _counted(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows whose target is not ignored: (..., C), (...) -> (N, C), (N,); copied only if others are."""
+    x, t = hidden.flatten(0, -2), targets.flatten()
+    valid = t != IGNORED
+    return (x, t) if valid.all() else (x[valid], t[valid])
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
     """The loss and, while the logits of a chunk are at hand, its gradients."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
-        """(N, C), (V, C), (N,) -> () in float32 or better."""
+    def forward(ctx, hidden: Tensor, targets: Tensor, table: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
+        """(N, C), (N,), (V, C) -> () in float32 or better."""
         V = table.shape[0]
         # Products like round sizes: the vocabulary is padded here and nowhere else, so no result depends on it.
         head = F.pad(table.to(hidden.dtype), (0, 0, 0, -V % VOCAB_MULTIPLE))  # (padded V, C)
@@ -56,7 +66,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=exact, device=hidden.device)
         d_hidden, d_head = torch.empty_like(hidden), torch.zeros(table.shape, dtype=exact, device=head.device)
         n_chunks = -(-targets.numel() * head.shape[0] // CHUNK_ELEMENTS)
-        rows = -(-len(targets) // max(1, n_chunks))
+        rows = max(1, -(-len(targets) // max(1, n_chunks)))
         buffer = hidden.new_empty(rows, head.shape[0])
         for i in range(0, len(targets), rows):
             x, t = hidden[i : i + rows], targets[i : i + rows]
@@ -69,10 +79,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, d_loss: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[no-untyped-def,override]
+    def backward(ctx, d_loss: Tensor) -> tuple[Tensor, None, Tensor]:  # type: ignore[no-untyped-def,override]
         """() -> the gradients of hidden and table."""
         d_hidden, d_table = ctx.saved_tensors
-        return d_hidden * d_loss, d_table * d_loss, None
+        return d_hidden * d_loss, None, d_table * d_loss
 
 
 def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:
@@ -95,14 +105,10 @@ def _to_gradient_(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
 
 def _rows_to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
     """`_to_gradient_` of rows that stay in cache: (N, V), (N,) -> ()."""
-    valid = targets != IGNORED
-    index = targets.clamp_min(0)[:, None]  # (N, 1)
+    index = targets[:, None]  # (N, 1)
     highest, correct = logits.amax(-1, keepdim=True), logits.gather(1, index)
     p = torch.softmax(logits, -1, out=logits)  # (N, V)
     # log of the softmax's denominator, from its largest term: on a CPU torch's logsumexp is the slower pass.
     largest = p.amax(-1, keepdim=True).to(exact_dtype(logits))  # (N, 1)
-    nats = ((highest - largest.log() - correct) * valid[:, None]).sum()
     p.scatter_add_(1, index, p.new_full((1, 1), -1.0).expand_as(index))
-    if not valid.all():
-        p *= valid[:, None]
-    return nats
+    return (highest - largest.log() - correct).sum()
