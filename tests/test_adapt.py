@@ -20,7 +20,7 @@ from cerebras_gpt.train.trainer import Trainer
 
 TOKENIZER = train_tokenizer(["the cat sees milk", "a dog wants rain", "Label: cold warm"], 290)
 SEQ_LEN = 32
-TUNING = Tuning(epochs=6, batch_size=8, evaluations=4, rate=0.02, patience=4)
+TUNING = Tuning(epochs=10, batch_size=8, evaluations=4, rate=0.01, patience=4)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cerebras_gpt import checkpoint
+from cerebras_gpt import checkpoint, config
 from cerebras_gpt.data.example_batches import ExampleBatches, by_length
 from cerebras_gpt.distributed import StopFlag, World
 from cerebras_gpt.files import read_json, replace_text
@@ -25,7 +25,7 @@ from cerebras_gpt.tasks.table import name_of, task_json
 from cerebras_gpt.tasks.task import FILE, Scores
 from cerebras_gpt.tasks.tuning_data import TuningData
 from cerebras_gpt.tasks.tuning_plan import Tuning, seconds_per_step, tuning_plan, within
-from cerebras_gpt.train.calibrate import device
+from cerebras_gpt.train.calibrate import device, fast_dtype
 from cerebras_gpt.train.endings import StoppedError
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.pretrain import environment
@@ -33,7 +33,7 @@ from cerebras_gpt.train.trainer import Hook, Trainer
 
 WORK = "work"
 """Folder of the trainer's own checkpoints, which hold what going on needs; gone when all is done."""
-BEGUN, DONE = "adapt.json", "scores.json"
+BEGUN, EXECUTION, DONE = "adapt.json", "execution.json", "scores.json"
 MICRO_TOKENS = 8192
 """About how many tokens are computed at a time."""
 
@@ -105,9 +105,11 @@ class Adaptation:
 
     @cached_property
     def execution(self) -> Execution:
-        """float32: a tuning run is short, and its weights stay exact."""
+        """As it was begun, or in the dtype that is fast here; weights, gradients and optimizer are float32 in both."""
+        if (self.out / EXECUTION).exists():
+            return config.from_mapping(Execution, read_json(self.out / EXECUTION))
         longest = max(len(sample.ids) for sample in self.data.train)
-        return Execution(micro_batch_size=max(1, min(self.tuning.batch_size, MICRO_TOKENS // longest)), device=device())
+        return Execution(fast_dtype(), max(1, min(self.tuning.batch_size, MICRO_TOKENS // longest)), device())
 
     @property
     def identity(self) -> dict[str, object]:
@@ -152,6 +154,7 @@ class Adaptation:
             replace_text(self.out / "tokenizer.json", self.lm.tokenizer.to_json())
             replace_text(self.out / "plan.json", self.plan.to_json())
             replace_text(self.out / FILE, task_json(self.data.task))
+            replace_text(self.out / EXECUTION, json.dumps(config.to_mapping(self.execution)) + "\n")
             replace_text(file, json.dumps(identity, indent=2) + "\n")
 
     def train(self) -> None:

@@ -31,6 +31,9 @@ PARTS = (8192, 2048)
 LONG_TURN = 30.0
 """Seconds of trying every execution once beyond which it is not done again."""
 
+CLEARLY = 1.5
+"""Times the rate of float32's products from which on bfloat16 is taken without trying whole steps."""
+
 FILE = "calibration.json"
 
 
@@ -154,11 +157,26 @@ def measure_speed(plan: Plan, execution: Execution, stopwatch: Stopwatch) -> Spe
     return Speed(plan.tokens_per_step / seconds, spent[int(0.9 * len(spent))] / median - 1)
 
 
-def measure_peak(execution: Execution, seconds: float = 0.5, size: int = 2048) -> float:
-    """FLOP/s of a large matrix product in the execution's dtype."""
+def product_times(execution: Execution, seconds: float, size: int) -> list[float]:
+    """Seconds of square matrix products in the execution's dtype, in ascending order."""
     a, b = (torch.randn(size, size, device=execution.device).to(DTYPES[execution.dtype]) for _ in range(2))
     out = torch.empty_like(a)
-    return 2 * size**3 / Stopwatch(seconds).time(lambda: torch.mm(a, b, out=out)[0, 0].item())
+    return Stopwatch(seconds).times(lambda: torch.mm(a, b, out=out)[0, 0].item())
+
+
+def measure_peak(execution: Execution, seconds: float = 0.5, size: int = 2048) -> float:
+    """FLOP/s of a large matrix product in the execution's dtype."""
+    spent = product_times(execution, seconds, size)
+    return 2 * size**3 / spent[len(spent) // 2]
+
+
+def fast_dtype() -> str:
+    """bfloat16 where its products take clearly less time than float32's, as on processors and GPUs made for it.
+
+    The shortest of many is compared: what else the machine does at the moment must not decide.
+    """
+    least = {dtype: product_times(Execution(dtype, device=device()), 0.1, 512)[0] for dtype in DTYPES}
+    return "bfloat16" if CLEARLY * least["bfloat16"] < least["float32"] else "float32"
 
 
 class Trial(NamedTuple):
