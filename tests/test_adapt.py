@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,6 +66,15 @@ def test_it_learns_the_task(adapted, topics):
     assert score(out, "classification", topics)[0].figures["accuracy"] > 0.95
     assert load_task(out).labels == ("cold", "warm")
     assert LM.load(out).generate("snow 7\n\nLabel:", 2).strip().startswith("cold"[:1])
+
+
+def test_low_rank_updates_alone_learn_the_task(source, topics, tmp_path):
+    scores = adaptation(source, topics, tmp_path / "run", replace(TUNING, rank=4, rate=0.04)).run()
+    assert scores.figures["accuracy"] > 0.95
+    assert (checkpoint.resolve(tmp_path / "run") / "adapter_config.json").exists()
+    before, after = (checkpoint.load_model(checkpoint.resolve(run)) for run in (source, tmp_path / "run"))
+    assert torch.equal(before.token_embedding.weight, after.token_embedding.weight)
+    assert not torch.equal(before.blocks[0].attention.qkv.weight, after.blocks[0].attention.qkv.weight)
 
 
 def test_the_best_weights_are_kept_and_the_record_is_whole(adapted):

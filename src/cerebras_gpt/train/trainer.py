@@ -85,7 +85,8 @@ class Trainer:
         self.saved = (0, 0)
         if self.world.size == 1:  # many processes finish their common step
             # Called in every backward pass: a signal is heard between micro-batches, not only after minutes of a step.
-            next(self.model.parameters()).register_post_accumulate_grad_hook(self.poll)
+            learned = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+            next(learned).register_post_accumulate_grad_hook(self.poll)
 
     def run(self) -> None:
         """Goes on from where it is to the last step.
