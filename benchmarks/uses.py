@@ -148,15 +148,13 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]:
     lm = LM.load(folder)
     seq_len = lm.model.architecture.seq_len
     data = read_tuning_data(use.task, files.train, files.held_out, lm.tokenizer, seq_len, use.template)
-    data = data.both_ways(lm.tokenizer, seq_len) if arguments.both_ways else data
-    way = (f"lora{arguments.lora}" if arguments.lora else "full") + ("-both-ways" if arguments.both_ways else "")
+    way = f"lora{arguments.lora}" if arguments.lora else "full"
     out = arguments.out / f"{name}-{begun}-{way}-seed{arguments.seed}"
     scores = Adaptation(folder, out, data, tuning).run()
     return {
         "use": name,
         "begun": begun,
         "pretraining_seconds": trained_seconds(run),
-        "both_ways": arguments.both_ways,
         "tuning": asdict(tuning),
         "examples": {part: len(rows) for part, rows in parts.items()},
         "parameters": lm.model.architecture.n_parameters,
@@ -178,7 +176,7 @@ def shuffled(rows: list[Row]) -> list[Row]:
 
 def identity(entry: dict[str, object]) -> tuple[object, ...]:
     """What must be another for an entry to stand beside another."""
-    return entry["use"], entry["begun"], entry["tuning"], entry.get("both_ways", False)
+    return entry["use"], entry["begun"], entry["tuning"]
 
 
 def main() -> None:
@@ -192,7 +190,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder or archive of the data; wiki-topics brings its own")
     parser.add_argument("--out", type=Path, default=Path("work/uses"))
     parser.add_argument("--lora", type=int, default=0, help="rank of low-rank updates; 0 tunes every weight")
-    parser.add_argument("--both-ways", action="store_true", help="learn each example also from answer to prompt")
     parser.add_argument("--epochs", type=float, default=5.0)
     parser.add_argument("--minutes", type=float, default=0.0, help="most minutes of updates; 0 is no limit")
     parser.add_argument("--rate", type=float, default=0.0)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cerebras_gpt.data.example_batches import ExampleBatches, by_length, padded, reversed_sample, sample, shortened
+from cerebras_gpt.data.example_batches import ExampleBatches, by_length, padded, sample, shortened
 from cerebras_gpt.data.examples import Example
 from cerebras_gpt.model.loss import IGNORED
 from cerebras_gpt.text.tokenizer import train_tokenizer
@@ -53,33 +53,6 @@ def test_an_epoch_shows_every_example():
         steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)
         seen = {tuple(row[row != IGNORED].tolist()) for s in steps for row in batches.rows(s, range(8)).targets}
         assert len(seen) == len(EXAMPLES)
-
-
-def test_the_other_way_round_the_prompt_is_learned():
-    other_way = reversed_sample(sample(Example("ab", " cd"), TOKENIZER, 16), TOKENIZER.encode("\n"), 16)
-    batch = padded([other_way], END)
-    learned = batch.targets[0][batch.targets[0] != IGNORED].tolist()
-    assert TOKENIZER.decode(batch.ids[0].tolist()) == " cd\nab"
-    assert learned == [*TOKENIZER.encode("ab"), END]
-
-
-def test_a_prompt_learned_from_its_answer_is_cut_to_the_window():
-    other_way = reversed_sample(sample(Example("x" * 30, " yes"), TOKENIZER, 11), TOKENIZER.encode("\n"), 8)
-    assert TOKENIZER.decode(other_way.ids) == " yes\nxxxx"
-
-
-def test_few_batches_mix_the_two_ways():
-    between = TOKENIZER.encode("\n")
-    samples = [*SAMPLES, *(reversed_sample(one, between, 32) for one in SAMPLES)]
-    batches = ExampleBatches(samples, 8, 0, END)
-    straight = {tuple(one.ids[:-1]) for one in SAMPLES}
-
-    def n_straight(step):
-        rows = batches.rows(step, range(8)).ids.tolist()
-        return sum(any(tuple(row[: len(ids)]) == ids for ids in straight) for row in rows)
-
-    mixed = [n for n in map(n_straight, range(batches.steps_per_epoch)) if 0 < n < 8]
-    assert len(mixed) <= 2  # where one way ends and the other begins, and the batch that is filled up
 
 
 def test_rows_of_two_processes_are_the_global_batch():

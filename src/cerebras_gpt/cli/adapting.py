@@ -27,9 +27,6 @@ def adapt(
     patience: Annotated[int, typer.Option(help="Evaluations without a better one before it stops.")] = 5,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
     template: Annotated[str, typer.Option(help="How an example is put, with the field in braces.")] = "",
-    both_ways: Annotated[
-        bool, typer.Option("--both-ways", help="Learn prompts from answers, too: helps with few examples.")
-    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only say what is in the file and what is wrong.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +44,6 @@ def adapt(
     folder = checkpoint.resolve(run)
     lm = LM.load(folder)
     found = read_tuning_data(task, data, held_out, lm.tokenizer, lm.model.architecture.seq_len, template)
-    found = found.both_ways(lm.tokenizer, lm.model.architecture.seq_len) if both_ways else found
     for line in found.lines():
         print(line, file=sys.stdout if check else sys.stderr)
     if check:

@@ -26,8 +26,6 @@ class Sample(NamedTuple):
     """Ids of the prompt, which are not learned."""
     n_cut: int
     """Ids that the middle of the prompt lost, for the window is not longer."""
-    is_reversed: bool = False
-    """Whether the prompt is learned from the answer."""
 
     @property
     def n_targets(self) -> int:
@@ -61,22 +59,11 @@ def sample(example: Example, tokenizer: Tokenizer, seq_len: int) -> Sample:
     return Sample(kept + answer, len(kept), len(given) - len(kept))
 
 
-def reversed_sample(one: Sample, between: Sequence[int], seq_len: int) -> Sample:
-    """The other way round: the answer is given, the prompt is learned, its end left out if the window is shorter.
-
-    >>> reversed_sample(Sample([5, 6, 1, 0], n_given=2, n_cut=0), between=[9], seq_len=8)
-    Sample(ids=[1, 9, 5, 6, 0], n_given=2, n_cut=0, is_reversed=True)
-    """
-    *answer, end = one.ids[one.n_given :]
-    given = [*answer, *between]
-    return Sample([*given, *one.ids[: one.n_given], end][: seq_len + 1], len(given), 0, True)
-
-
 def padded(samples: Sequence[Sample], filler: int) -> Batch:
     """Samples as rows of the longest one's length, filled on the right: (B, T)."""
     T = max(len(sample.ids) for sample in samples) - 1
     ids, targets = np.full((len(samples), T), filler), np.full((len(samples), T), IGNORED)
-    for row, (tokens, n_given, *_) in enumerate(samples):
+    for row, (tokens, n_given, _) in enumerate(samples):
         ids[row, : len(tokens) - 1] = tokens[:-1]
         targets[row, n_given - 1 : len(tokens) - 1] = tokens[n_given:]
     return Batch(torch.from_numpy(ids), torch.from_numpy(targets))
@@ -86,16 +73,14 @@ class ExampleBatches:
     """The training batches of some samples: `rows(step, ...)` depends on the seed and the step alone.
 
     Each epoch permutes the samples, sorts pools of neighbours by length so that little is padded, and permutes the
-    batches. Reversed samples are batches of their own: they have far more targets, and a batch's loss is the mean over
-    its targets. An epoch's last batch is filled up from its beginning.
+    batches. An epoch's last batch is filled up from its beginning.
     """
 
     def __init__(self, samples: Sequence[Sample], batch_size: int, seed: int, filler: int) -> None:
         assert samples
         self.samples, self.batch_size, self.seed, self.filler = samples, batch_size, seed, filler
         self.steps_per_epoch = -(-len(samples) // batch_size)
-        longest = max(len(one.ids) for one in samples)
-        self._kinds = np.array([len(one.ids) + (longest if one.is_reversed else 0) for one in samples])
+        self._lengths = np.array([len(sample.ids) for sample in samples])
         self._order = lru_cache(maxsize=2)(self._epoch)
 
     def rows(self, step: int, rows: Sequence[int]) -> Batch:
@@ -111,7 +96,7 @@ class ExampleBatches:
         order = permuted(places, n, key.rounds)
         size = POOL * self.batch_size
         pools = [order[i : i + size] for i in range(0, len(order), size)]
-        batches = np.concatenate([pool[np.argsort(self._kinds[pool], kind="stable")] for pool in pools])
+        batches = np.concatenate([pool[np.argsort(self._lengths[pool], kind="stable")] for pool in pools])
         mixed = permuted(np.arange(self.steps_per_epoch), self.steps_per_epoch, key.rounds)
         return batches.reshape(self.steps_per_epoch, self.batch_size)[mixed]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cerebras_gpt.data.example_batches import Sample, reversed_sample, sample
+from cerebras_gpt.data.example_batches import Sample, sample
 from cerebras_gpt.data.examples import Example
 from cerebras_gpt.tasks.rows import Findings
 from cerebras_gpt.tasks.table import read_examples, read_task_data
@@ -31,24 +31,13 @@ class TuningData(NamedTuple):
         """Bytes of the held-out answers."""
         return sum(len(example.answer.encode()) for example in self.examples)
 
-    def both_ways(self, tokenizer: Tokenizer, seq_len: int) -> "TuningData":
-        """The same with every example to learn also the other way round: which prompts go with an answer.
-
-        What a label says of the text is more to learn from than what the text says of the label (the channel of
-        Min et al. 2022, section 3, here learned beside the direct way): few examples are overfitted later.
-        """
-        between = tokenizer.encode("\n\n")
-        other_way = [reversed_sample(one, between, seq_len) for one in self.train]
-        return self._replace(train=[*self.train, *(one for one in other_way if one.n_targets > 0)])
-
     def lines(self) -> list[str]:
         """The whole in words."""
-        straight = [one for one in self.train if not one.is_reversed]
-        n_tokens, n_targets = sum(len(one.ids) for one in straight), sum(one.n_targets for one in straight)
-        ways = "" if len(straight) == len(self.train) else ", each also from the answer to the prompt"
+        n_tokens = sum(len(one.ids) for one in self.train)
+        n_targets = sum(one.n_targets for one in self.train)
         return [
             f"{self.findings.n_rows:,} rows, {self.findings.n_refused:,} refused",
-            f"{len(straight):,} examples to learn ({n_tokens:,} tokens, {n_targets:,} of them in answers){ways}, "
+            f"{len(self.train):,} examples to learn ({n_tokens:,} tokens, {n_targets:,} of them in answers), "
             f"{len(self.held_out):,} held out",
             *self.findings.lines(),
         ]
