@@ -13,8 +13,9 @@ from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.train.calibrate import Stopwatch
 from cerebras_gpt.train.execution import Execution, gradients
 
-RATE_SHARE = 0.25
-"""Of the peak learning rate of pretraining; the table's scales of each role stay."""
+RATE_SHARE = 0.05
+"""Of the peak learning rate of pretraining; the table's scales of each role stay. Pretraining ends at a tenth of its
+peak: more than that spoils what is there before it brings anything (docs/adapt.md)."""
 PUBLISHED_RATE = 6e-4
 """Peak of pretraining where it is not known: that of the published 111M (Dey et al. 2023, table 9)."""
 LOW_RANK_RATE = 4.0
