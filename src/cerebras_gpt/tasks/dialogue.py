@@ -61,7 +61,7 @@ class Dialogue:
         sampling: Sampling = GREEDY,
         recall: Recall = forget,
     ) -> str:
-        """The assistant's next turn; of turns that no longer fit, the oldest first, stays what `recall` makes of them."""
+        """The assistant's next turn; `recall` stands for the turns that no longer fit, the oldest first."""
         room = lm.model.architecture.seq_len - max_tokens
         if room < 1:
             raise ValueError(f"max_tokens is {max_tokens}; the window of {room + max_tokens} must also hold a prompt")
