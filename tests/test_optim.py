@@ -8,7 +8,15 @@ import torch
 
 from cerebras_gpt.model.gpt import GPT, initialize, roles
 from cerebras_gpt.plan.families import completep, mup, standard
-from cerebras_gpt.train.optim import learning_rate, optimizer, prepare_state, set_learning_rate, state_tensors
+from cerebras_gpt.train.optim import (
+    AVERAGE_POWER,
+    averaged_optimizer,
+    learning_rate,
+    optimizer,
+    prepare_state,
+    set_learning_rate,
+    state_tensors,
+)
 
 
 @pytest.fixture(params=[standard, mup, completep], ids=["sp", "mup", "completep"])
@@ -75,3 +83,50 @@ def test_prepared_moments_are_those_that_the_first_update_makes(plan, model):
         made.append([*copy.parameters(), *state_tensors(adamw, copy).values()])
     assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
     assert len(made[0]) == 4 * len(list(model.parameters()))
+
+
+def trained(adamw, model, steps):
+    """The weights after each of so many steps down a bowl."""
+    seen = []
+    set_learning_rate(adamw, 0.01)
+    for _ in range(steps):
+        sum(parameter.square().sum() for parameter in model.parameters()).backward()
+        adamw.step()
+        adamw.zero_grad(set_to_none=True)
+        seen.append({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
+    return seen
+
+
+def test_the_average_is_that_of_the_weights_the_later_counting_more(model, plan):
+    adamw = averaged_optimizer(model, plan)
+    prepare_state(adamw)
+    seen, power = trained(adamw, model, 5), AVERAGE_POWER
+    wanted = seen[0]
+    for step, weights in enumerate(seen[1:], 2):
+        share = (power + 1) / (step + power)
+        wanted = {name: (1 - share) * wanted[name] + share * weights[name] for name in wanted}
+    kept = state_tensors(adamw, model)
+    for name in wanted:
+        torch.testing.assert_close(kept[f"{name}.average"], wanted[name])
+
+
+def test_averages_take_the_place_of_the_weights_and_leave_it_to_the_last_bit(model, plan):
+    adamw = averaged_optimizer(model, plan)
+    prepare_state(adamw)
+    last = trained(adamw, model, 3)[-1]
+    averages = {name: tensor.clone() for name, tensor in state_tensors(adamw, model).items() if "average" in name}
+    with adamw.averages():
+        assert all(torch.equal(p, averages[f"{name}.average"]) for name, p in model.named_parameters())
+    assert all(torch.equal(p, last[name]) for name, p in model.named_parameters())
+    assert all(torch.equal(state_tensors(adamw, model)[name], tensor) for name, tensor in averages.items())
+
+
+def test_the_average_changes_no_update(model, plan):
+    twin = GPT(plan.architecture, plan.parametrization)
+    twin.load_state_dict(model.state_dict())
+    pairs = [(optimizer(model, plan), model), (averaged_optimizer(twin, plan), twin)]
+    ends = []
+    for adamw, of in pairs:
+        prepare_state(adamw)
+        ends.append(trained(adamw, of, 3)[-1])
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

@@ -28,6 +28,7 @@ from cerebras_gpt.tasks.tuning_plan import Tuning, seconds_per_step, tuning_plan
 from cerebras_gpt.train.calibrate import device, fast_dtype
 from cerebras_gpt.train.endings import StoppedError
 from cerebras_gpt.train.execution import Execution
+from cerebras_gpt.train.optim import AveragedAdamW, averaged_optimizer
 from cerebras_gpt.train.pretrain import environment
 from cerebras_gpt.train.trainer import Hook, Trainer
 
@@ -185,24 +186,28 @@ class Adaptation:
         work = self.out / WORK
         work.mkdir(exist_ok=True)
         hooks = hooks if self.world.is_main else []
-        trainer = Trainer(self.plan, model, batches, work, self.execution, self.world, hooks)
+        trainer = Trainer(
+            self.plan, model, batches, work, self.execution, self.world, hooks, optimizer=averaged_optimizer
+        )
         trainer.metrics = Metrics(self.out / "metrics.jsonl")
         return trainer
 
     def evaluate(self, trainer: Trainer) -> None:
-        """Records the held-out loss, and keeps the weights if they are the best so far."""
-        nats = held_out_nats(trainer.model, self.data, self.execution, self.lm.tokenizer.end_of_text)
-        n_targets = sum(sample.n_targets for sample in self.data.held_out)
-        trainer.metrics.write(
-            "held_out",
-            step=trainer.step,
-            tokens=trainer.tokens,
-            seconds=round(trainer.seconds, 3),
-            loss=nats / n_targets,
-            bits_per_byte=nats / math.log(2) / self.data.n_answer_bytes,
-        )
-        if EarlyStop(trainer.metrics, self.tuning.patience).best_step == trainer.step:
-            self.keep(trainer)
+        """Records the held-out loss of the averaged weights, and keeps them if they are the best so far."""
+        assert isinstance(trainer.adamw, AveragedAdamW)
+        with trainer.adamw.averages():
+            nats = held_out_nats(trainer.model, self.data, self.execution, self.lm.tokenizer.end_of_text)
+            n_targets = sum(sample.n_targets for sample in self.data.held_out)
+            trainer.metrics.write(
+                "held_out",
+                step=trainer.step,
+                tokens=trainer.tokens,
+                seconds=round(trainer.seconds, 3),
+                loss=nats / n_targets,
+                bits_per_byte=nats / math.log(2) / self.data.n_answer_bytes,
+            )
+            if EarlyStop(trainer.metrics, self.tuning.patience).best_step == trainer.step:
+                self.keep(trainer)
 
     def keep(self, trainer: Trainer) -> None:
         """Writes the weights as a checkpoint of the run, low-rank updates merged."""

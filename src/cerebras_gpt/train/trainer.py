@@ -66,6 +66,7 @@ class Trainer:
     asked_to_stop: Callable[[], bool] = lambda: False
     gradients: Callable[[GPT, Batch, Execution, World], Tensor] = gradients
     """How a batch becomes gradients and a loss; what tests let go wrong."""
+    optimizer: Callable[[GPT, Plan], torch.optim.AdamW] = optimizer
 
     step: int = 0
     """Updates done."""
@@ -76,7 +77,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.model.to(self.execution.device).train()
-        self.adamw = optimizer(self.model, self.plan)
+        self.adamw = self.optimizer(self.model, self.plan)
         prepare_state(self.adamw)
         self.metrics = Metrics(self.run_folder / "metrics.jsonl")
         self.saver = Saver(self.run_folder, SMALL if self.execution.shards == 1 else sys.maxsize)
