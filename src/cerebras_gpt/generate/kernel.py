@@ -16,15 +16,29 @@ from pathlib import Path
 from torch import Tensor
 
 from cerebras_gpt.generate.weights import GROUP, KINDS, LANES, Kind, Packed
+from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.process import cache_folder, processor
 
 log = logging.getLogger("cerebras_gpt")
 
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-std=c++17",
+    "-fPIC",
+    "-shared",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-Wno-psabi",
+)
+SOURCES = ("numbers.h", "products.h", "attention.h", "decode.cpp")
+"""Joined in this order, they are one source."""
 THREADS = (("-fopenmp",), ())
 """Tried in this order: Apple's compiler comes without OpenMP."""
 BUILD_SECONDS = 120
+QUERIES = 16
+"""Rows of one sequence that attend together."""
 
 
 class Linear(ctypes.Structure):
@@ -71,10 +85,16 @@ def input_floats(n_rows: int, n_in: int) -> int:
     return n_rows * (n_in + GROUP) * 2
 
 
-def work_floats(n_rows: int, d_model: int, d_ffn: int, n_positions: int, n_threads: int) -> int:
+def filled_width(d_head: int) -> int:
+    """The width of a head as the kernel keeps it."""
+    return d_head + -d_head % LANES
+
+
+def work_floats(n_rows: int, shape: Architecture, n_positions: int, n_threads: int) -> int:
     """Memory that a pass over all blocks works in, in float32 numbers."""
-    scores = n_threads * (n_positions + LANES)
-    return n_rows * (4 * d_model + d_ffn) + scores + input_floats(n_rows, max(d_model, d_ffn))
+    scores = n_threads * QUERIES * (n_positions + LANES)
+    rows = n_rows * (3 * shape.d_model + shape.d_ffn + shape.n_heads * filled_width(shape.d_head))
+    return rows + scores + input_floats(n_rows, max(shape.d_model, shape.d_ffn))
 
 
 @lru_cache
@@ -102,8 +122,8 @@ def _built() -> Path:
     compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
     if compiler is None:
         raise ValueError(f"no C++ compiler ({', '.join(COMPILERS)}); install one, for example g++")
-    source = resources.files("cerebras_gpt.generate") / "kernels" / "decode.cpp"
-    code = source.read_bytes()
+    folder = resources.files("cerebras_gpt.generate") / "kernels"
+    code = b"".join((folder / name).read_bytes() for name in SOURCES)
     identity = "\0".join([compiler, str(Path(compiler).stat().st_mtime_ns), processor(), sys.platform, *FLAGS])
     name = hashlib.sha256(code + identity.encode()).hexdigest()[:16]
     library = cache_folder() / "kernels" / f"decode-{name}.so"

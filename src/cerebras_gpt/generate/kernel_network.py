@@ -12,7 +12,7 @@ from cerebras_gpt.generate.slots import PAGE, SlotCache
 from cerebras_gpt.generate.weights import HEAD, LANES, Kind, Packed, Quantised, filled, pack
 from cerebras_gpt.model.gpt import ACTIVATIONS, GPT
 
-MOST_ROWS = PAGE
+MOST_ROWS = 2 * PAGE
 LARGE_PAGE = 2**21
 ROW = 0.3
 """What a further row adds to the time of a pass over one, by one core (benchmarks/speculative.py)."""
@@ -28,14 +28,13 @@ class KernelNetwork(Network):
         self.model, self.architecture, self.kind = model, model.architecture, kind
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.decode_rows = self.prefill_rows = (MOST_ROWS,)
+        self.piece = MOST_ROWS
         self._library, self._kept = library, list[Tensor]()
         self._named = dict(model.named_parameters())
         self._described = self._describe(codes)
         shape, n_threads = self.architecture, torch.get_num_threads()
-        n_work = compiled.work_floats(
-            MOST_ROWS, shape.d_model, shape.d_ffn, -(-shape.seq_len // PAGE) * PAGE, n_threads
-        )
-        self._work = torch.empty(n_work)
+        n_positions = shape.seq_len + -shape.seq_len % PAGE
+        self._work = torch.empty(compiled.work_floats(MOST_ROWS, shape, n_positions, n_threads))
         self._n_threads = n_threads
 
     def pass_cost(self, n_rows: int) -> float:
@@ -45,25 +44,33 @@ class KernelNetwork(Network):
     def slots(self, n_slots: int, n_tokens: int) -> SlotCache:
         """An empty cache, in bfloat16 but for float32 weights."""
         dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
-        return SlotCache(self.architecture, n_slots, n_tokens, dtype, self.device)
+        width = compiled.filled_width(self.architecture.d_head)
+        return SlotCache(self.architecture, n_slots, n_tokens, dtype, self.device, width)
 
     def decode(self, ids: Sequence[int], slots: Sequence[int], lengths: Sequence[int]) -> Rows:
         """One new token for each of these slots, which hold as many before it."""
         return Rows(torch.tensor(ids), torch.tensor(lengths), torch.tensor(slots), [])
 
     def prefill(self, ids: Sequence[int], slot: int, start: int) -> Rows:
-        """A piece of at most PAGE ids of one prompt."""
+        """A piece of at most `piece` ids of one prompt."""
         return self.decode(ids, [slot] * len(ids), range(start, start + len(ids)))
 
     def hidden(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Final hidden states, multiplied by the logit scale; keys and values go to the cache: (N, C)."""
-        described, N = self._described, len(rows.ids)
+        result = torch.empty(len(rows.ids), self.architecture.d_model)  # (N, C)
+        self._run(rows, cache, result.data_ptr())
+        return result
+
+    def read(self, rows: Rows, cache: SlotCache) -> None:
+        """Keys and values go to the cache; of the last block nothing else is computed."""
+        self._run(rows, cache, None)
+
+    def _run(self, rows: Rows, cache: SlotCache, result: int | None) -> None:
+        described = self._described
         described.n_slots, described.n_positions = cache.n_slots, cache.kv.shape[4]
         described.small_cache = cache.kv.dtype == torch.bfloat16
-        result = torch.empty(N, self.architecture.d_model)  # (N, C)
-        pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work, result)]
-        self._library.hidden(ctypes.addressof(described), N, *pointers, self._n_threads)
-        return result
+        pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work)]
+        self._library.hidden(ctypes.addressof(described), len(rows.ids), *pointers, result, self._n_threads)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token: (N, C) -> (N, V)."""
