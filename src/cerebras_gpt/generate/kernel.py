@@ -97,6 +97,11 @@ def work_floats(n_rows: int, shape: Architecture, n_positions: int, n_threads: i
     return rows + scores + input_floats(n_rows, max(shape.d_model, shape.d_ffn))
 
 
+def compiler() -> str | None:
+    """The C++ compiler that is there."""
+    return next((path for name in COMPILERS if (path := shutil.which(name))), None)
+
+
 @lru_cache
 def kernel() -> ctypes.CDLL | None:
     """The kernel, built now if it is not there yet; None, with one warning, where that cannot be."""
@@ -119,29 +124,29 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 
 def _built() -> Path:
     """The library of this source, compiler and processor."""
-    compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
-    if compiler is None:
+    found = compiler()
+    if found is None:
         raise ValueError(f"no C++ compiler ({', '.join(COMPILERS)}); install one, for example g++")
     folder = resources.files("cerebras_gpt.generate") / "kernels"
     code = b"".join((folder / name).read_bytes() for name in SOURCES)
-    identity = "\0".join([compiler, str(Path(compiler).stat().st_mtime_ns), processor(), sys.platform, *FLAGS])
+    identity = "\0".join([found, str(Path(found).stat().st_mtime_ns), processor(), sys.platform, *FLAGS])
     name = hashlib.sha256(code + identity.encode()).hexdigest()[:16]
     library = cache_folder() / "kernels" / f"decode-{name}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
-        _compile(compiler, code, library)
+        _compile(found, code, library)
     return library
 
 
-def _compile(compiler: str, code: bytes, library: Path) -> None:
+def _compile(program: str, code: bytes, library: Path) -> None:
     """Under a name of its own first, so that no other process ever loads half a file."""
     made = library.with_suffix(f".{uuid.uuid4().hex}")
     for threads in THREADS:
-        command: Sequence[str] = [compiler, *FLAGS, *threads, "-x", "c++", "-", "-o", str(made)]
+        command: Sequence[str] = [program, *FLAGS, *threads, "-x", "c++", "-", "-o", str(made)]
         told = subprocess.run(command, input=code, capture_output=True, timeout=BUILD_SECONDS, check=False)
         if told.returncode == 0:
             os.replace(made, library)
             return
     lines = told.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
     made.unlink(missing_ok=True)
-    raise ValueError(f"{compiler} could not build it: {next((x for x in lines if 'error' in x), lines[-1])}")
+    raise ValueError(f"{program} could not build it: {next((x for x in lines if 'error' in x), lines[-1])}")

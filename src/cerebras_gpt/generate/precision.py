@@ -8,15 +8,18 @@ from typing import Literal, NamedTuple, get_args
 import torch
 
 from cerebras_gpt.config import unknown
-from cerebras_gpt.generate.kernel import kernel
+from cerebras_gpt.generate.kernel import compiler, kernel
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
 from cerebras_gpt.generate.weights import HEAD, KINDS, Kind, Quantised, dequantised, quantise
 from cerebras_gpt.model.gpt import GPT
+from cerebras_gpt.process import memory_at_hand
 
 Precision = Literal["auto", "fastest", "float32", "bfloat16", "int8", "int4"]
-"""auto: float32 as torch computes it. fastest: what decodes fastest here, measured at load. The rest: on the kernel."""
+"""auto: float32, on the kernel where that is faster. fastest: what decodes fastest here, measured. The rest: on it."""
 
+FASTER_ON = "AVX512"
+"""Where the kernel is faster than torch in float32 too, as torch names it (benchmarks/decode.py)."""
 TRIED_STEPS = 5
 
 
@@ -61,10 +64,20 @@ def prepared(model: GPT, weights: Precision) -> Prepared:
     """The model for use in these bits; it is rounded in place."""
     weights = precision(weights)
     if weights == "auto":
-        return Prepared(model, lambda: Network(model), "float32")
+        return Prepared(model, lambda: _exact(model), "float32")
     if weights == "fastest":
         return _fastest(model)
     return _in_kind(model, weights)
+
+
+def _exact(model: GPT) -> Network:
+    """Float32 on the kernel where that is the faster: on processors with long vectors; else as torch computes it."""
+    table, n_bytes = model.head_table, 4 * sum(parameter.numel() for parameter in model.parameters())
+    is_faster = torch.backends.cpu.get_cpu_capability() == FASTER_ON and table.dtype == torch.float32
+    fits = table.device.type == "cpu" and n_bytes < memory_at_hand() / 2  # the kernel has weights of its own
+    if not (is_faster and fits and compiler()):
+        return Network(model)
+    return _network(model, "float32", {})
 
 
 def _in_kind(model: GPT, kind: Kind) -> Prepared:
@@ -81,7 +94,7 @@ def _network(model: GPT, kind: Kind, codes: Mapping[str, Quantised]) -> Network:
 def _fastest(model: GPT) -> Prepared:
     """What takes the least time for a token of one sequence; float32 as torch computes it where there is no kernel."""
     if kernel() is None:
-        return prepared(model, "auto")
+        return Prepared(model, lambda: Network(model), "float32")
     found = []
     for kind in KINDS:
         tried = _in_kind(copy.deepcopy(model), kind)

@@ -5,12 +5,11 @@
 namespace {
 
 constexpr int GROUP = 32;
-constexpr int ROWS = 8, CODE_ROWS = 4;  // the most rows of a block; of codes there are two sums for each output
 constexpr int LONE_ROWS = 2, LONE_CODE_ROWS = 4;  // up to so many read one tile at a time: memory likes one stream
 #ifdef __AVX512F__
-constexpr int TILES = 3;
+constexpr int TILES = 3, ROWS = 8, CODE_ROWS = 4;  // the most of a block; of codes there are two sums for each output
 #else
-constexpr int TILES = 1;
+constexpr int TILES = 1, ROWS = 6, CODE_ROWS = 2;
 #endif
 enum Kind { FLOAT32, BFLOAT16, INT8, INT4 };
 
