@@ -7,12 +7,12 @@ import torch
 
 from cerebras_gpt.generate import kernel as compiled
 from cerebras_gpt.generate.engine import generate_ids
-from cerebras_gpt.generate.kernel import input_floats, kernel, linear
+from cerebras_gpt.generate.kernel import input_floats, kernel, packed, round_in_place
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
 from cerebras_gpt.generate.precision import Prepared, precision, prepared, reduce
 from cerebras_gpt.generate.sampling import Sampling
-from cerebras_gpt.generate.weights import KINDS, Kind, filled, pack, quantise, rounded
+from cerebras_gpt.generate.weights import KINDS, SMALLEST, Kind, filled, rounded
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.parametrization import Parametrization
@@ -81,8 +81,7 @@ def pieces(network: Network, ids: list[int], lengths: list[int]) -> torch.Tensor
 
 def product(library: ctypes.CDLL, weight: torch.Tensor, x: torch.Tensor, kind: Kind, n_threads: int) -> torch.Tensor:
     """x times the packed weight: (N, n_in), (n_out, n_in) -> (N, n_out)."""
-    packed = pack(quantise(weight, kind) if kind.startswith("int") else filled(weight), kind)
-    told, work = linear(packed, kind, x.shape[1], len(weight)), torch.empty(input_floats(*x.shape))
+    (told, _kept), work = packed(library, weight, kind), torch.empty(input_floats(*x.shape))
     y = torch.full((len(x), len(weight)), torch.nan)
     addresses = [tensor.data_ptr() for tensor in (x, work, y)]
     library.product(ctypes.addressof(told), *x.shape, *addresses, n_threads)
@@ -136,6 +135,16 @@ class TestKernel:
         assert (every - expected).square().mean().sqrt() < OF_INPUTS[kind] * expected.square().mean().sqrt()
         for n in (*range(1, 20), 40, 64):
             assert torch.equal(product(kernel(), weight, x[:n], kind, 1 + n % 2), every[:n])
+
+    @pytest.mark.parametrize("kind", SMALLEST)
+    def test_the_kernel_rounds_weights_as_torch_does(self, kind):
+        scales = torch.logspace(-6, 3, 50)[:, None]
+        weight = torch.randn(50, 100, generator=torch.Generator().manual_seed(7)) * scales
+        weight[3], weight[4, 32:64] = 0, 0
+        weight[5, :8] = torch.tensor([0.5, -0.5, 1.5, 2.5, -8, 8, -127, 127])
+        expected = rounded(weight, kind)
+        round_in_place(kernel(), weight, kind)
+        assert torch.equal(weight, expected)
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_processor_without_long_vectors_computes_the_same_but_for_rounding(self, kind, plain_kernel):

@@ -53,8 +53,12 @@ def chat(
 ) -> None:
     """Talk with a model: /reset forgets, /system TEXT sets the scene, Ctrl-C stops an answer, Ctrl-D ends."""
     prepare_process()
-    from cerebras_gpt.cli.conversation import converse
-    from cerebras_gpt.generate.lm import LM
-    from cerebras_gpt.generate.sampling import Sampling
+    from cerebras_gpt.process import uncollected
 
-    converse(LM.load(run), system, max_tokens, Sampling(temperature, top_p=top_p, seed=seed))
+    with uncollected():
+        from cerebras_gpt.cli.conversation import converse
+        from cerebras_gpt.generate.lm import LM
+        from cerebras_gpt.generate.sampling import Sampling
+
+        lm = LM.load(run)
+    converse(lm, system, max_tokens, Sampling(temperature, top_p=top_p, seed=seed))

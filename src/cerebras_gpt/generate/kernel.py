@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from cerebras_gpt.generate.weights import GROUP, KINDS, LANES, Kind, Packed
+from cerebras_gpt.generate.weights import CODE_BYTES, GROUP, KINDS, LANES, Kind
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.process import cache_folder, processor
 
@@ -32,11 +34,12 @@ FLAGS = (
     "-fno-strict-aliasing",
     "-Wno-psabi",
 )
-SOURCES = ("numbers.h", "products.h", "attention.h", "decode.cpp")
+SOURCES = ("numbers.h", "products.h", "packing.h", "attention.h", "decode.cpp")
 """Joined in this order, they are one source."""
 THREADS = (("-fopenmp",), ())
 """Tried in this order: Apple's compiler comes without OpenMP."""
 BUILD_SECONDS = 120
+LARGE_PAGE = 2**21
 QUERIES = 16
 """Rows of one sequence that attend together."""
 
@@ -73,11 +76,44 @@ class Model(ctypes.Structure):
     ]
 
 
-def linear(packed: Packed, kind: Kind, n_in: int, n_out: int, bias: Tensor | None = None) -> Linear:
-    """What the kernel is told of a packed weight, whose tensors must outlive it; the bias is filled up to LANES."""
-    scales = None if packed.scales is None else packed.scales.data_ptr()
-    address = None if bias is None else bias.data_ptr()
-    return Linear(packed.codes.data_ptr(), scales, address, n_in + -n_in % GROUP, n_out, KINDS.index(kind))
+class Packed(NamedTuple):
+    """A weight in the order in which the kernel reads it: LANES rows at a time, along their numbers."""
+
+    linear: Linear
+    """What the kernel is told."""
+    kept: tuple[Tensor, ...]
+    """Where it lies: must outlive the other."""
+
+
+def packed(library: ctypes.CDLL, weight: Tensor, kind: Kind, bias: Tensor | None = None) -> Packed:
+    """A float32 weight (n_out, n_in) in tiles of LANES rows, in large pages; the bias is filled up to LANES.
+
+    In a tile, 4 bytes of one row (4 int8, 8 int4 in two steps, 2 bfloat16) lie beside the next row's.
+    """
+    n_out, n_in = weight.shape[0] + -weight.shape[0] % LANES, weight.shape[1] + -weight.shape[1] % GROUP
+    codes = _in_large_pages(library, round(n_out * n_in * CODE_BYTES[kind]))
+    scales = torch.empty(n_out * n_in // GROUP, dtype=torch.bfloat16)  # (n_out / LANES, n_in / GROUP, LANES)
+    added = torch.zeros(n_out)
+    if bias is not None:
+        added[: len(bias)] = bias
+    addresses = (codes.data_ptr(), scales.data_ptr(), added.data_ptr())
+    made = Linear(*addresses, n_in, weight.shape[0], KINDS.index(kind))
+    contiguous = weight.detach().float().contiguous()
+    library.pack(ctypes.addressof(made), contiguous.data_ptr(), weight.shape[1], torch.get_num_threads())
+    return Packed(made, (codes, scales, added))
+
+
+def _in_large_pages(library: ctypes.CDLL, n_bytes: int) -> Tensor:
+    memory = torch.empty(n_bytes + LARGE_PAGE, dtype=torch.uint8)
+    first = -memory.data_ptr() % LARGE_PAGE
+    library.in_large_pages(memory.data_ptr() + first, n_bytes)
+    return memory[first : first + n_bytes]
+
+
+def round_in_place(library: ctypes.CDLL, weight: Tensor, kind: Kind) -> None:
+    """Leaves of a float32 weight what int8 or int4 can hold of it, as `weights.rounded` does: (n_out, n_in)."""
+    assert weight.is_contiguous() and weight.dtype == torch.float32
+    library.round_weight(weight.data_ptr(), *weight.shape, KINDS.index(kind), torch.get_num_threads())
 
 
 def input_floats(n_rows: int, n_in: int) -> int:
@@ -117,7 +153,9 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.hidden.argtypes = [address, number, *[address] * 6, ctypes.c_int]
     library.product.argtypes = [address, number, number, *[address] * 3, ctypes.c_int]
     library.in_large_pages.argtypes = [address, number]
-    for function in (library.hidden, library.product, library.in_large_pages):
+    library.pack.argtypes = [address, address, number, ctypes.c_int]
+    library.round_weight.argtypes = [address, number, number, number, ctypes.c_int]
+    for function in (library.hidden, library.product, library.in_large_pages, library.pack, library.round_weight):
         function.restype = None
     return library
 

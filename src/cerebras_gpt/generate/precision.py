@@ -2,16 +2,17 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from ctypes import CDLL
 from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from cerebras_gpt.config import unknown
-from cerebras_gpt.generate.kernel import compiler, kernel
+from cerebras_gpt.generate.kernel import compiler, kernel, round_in_place
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
-from cerebras_gpt.generate.weights import HEAD, KINDS, Kind, Quantised, dequantised, quantise
+from cerebras_gpt.generate.weights import HEAD, KINDS, SMALLEST, Kind, rounded
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.process import memory_at_hand
 
@@ -33,23 +34,20 @@ class Prepared(NamedTuple):
 
 
 @torch.no_grad()
-def reduce(model: GPT, kind: Kind) -> dict[str, Quantised]:
-    """Rounds the matrices of the blocks and the head to these bits, in place; their codes by name, if they have any.
+def reduce(model: GPT, kind: Kind, library: CDLL | None = None) -> None:
+    """Rounds the matrices of the blocks and the head to these bits, in place: by the kernel, or without one by torch.
 
     A tied table is the head, so tokens are looked up in the rounded one too; positions, norms and biases stay.
     """
-    codes = {}
     for name, parameter in model.named_parameters():
         is_head = parameter is model.head_table
         if not is_head and (parameter.dim() != 2 or not name.startswith("blocks.")):
             continue
         bits = HEAD[kind] if is_head else kind
-        if bits == "bfloat16":
-            parameter.copy_(parameter.bfloat16())
-        elif bits in ("int8", "int4"):
-            codes[name] = quantise(parameter, bits)
-            parameter.copy_(dequantised(codes[name], parameter.shape[1]))
-    return codes
+        if library is None or bits not in SMALLEST:
+            parameter.copy_(rounded(parameter, bits))
+        else:
+            round_in_place(library, parameter, bits)
 
 
 def precision(name: str) -> Precision:
@@ -77,18 +75,18 @@ def _exact(model: GPT) -> Network:
     fits = table.device.type == "cpu" and n_bytes < memory_at_hand() / 2  # the kernel has weights of its own
     if not (is_faster and fits and compiler()):
         return Network(model)
-    return _network(model, "float32", {})
+    return _network(model, "float32")
 
 
 def _in_kind(model: GPT, kind: Kind) -> Prepared:
-    codes = reduce(model, kind)
-    return Prepared(model, lambda: _network(model, kind, codes), kind)
+    reduce(model, kind, kernel() if kind in SMALLEST else None)
+    return Prepared(model, lambda: _network(model, kind), kind)
 
 
-def _network(model: GPT, kind: Kind, codes: Mapping[str, Quantised]) -> Network:
+def _network(model: GPT, kind: Kind) -> Network:
     """On the kernel, or where there is none as torch computes the rounded weights."""
     library = kernel()
-    return Network(model) if library is None else KernelNetwork(model, kind, library, codes)
+    return Network(model) if library is None else KernelNetwork(model, kind, library)
 
 
 def _fastest(model: GPT) -> Prepared:
