@@ -74,13 +74,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def draw(found: dict, path: Path) -> None:
-    """Accuracy against length."""
+def draw(found: dict, path: Path, figure_of: str = "accuracy", words: str = "accuracy") -> None:
+    """A score against length."""
     with matplotlib.rc_context(STYLE):
-        figure, ax = blank(8.0, 4.0, "mean length of a text, in windows of the network", "accuracy")
+        figure, ax = blank(8.0, 4.0, "mean length of a text, in windows of the network", words)
         x = [entry["mean_tokens"] / found["window"] for entry in found["lengths"]]
         for i, name in enumerate(WAYS):
-            y = [entry[name]["accuracy"] for entry in found["lengths"]]
+            y = [entry[name][figure_of] for entry in found["lengths"]]
             bars = [standard_error(value, found["texts"]) for value in y]
             ax.errorbar(x, y, yerr=bars, color=colour_of(i), marker="o", markersize=4, capsize=3, label=name)
         ax.legend(frameon=False)

@@ -120,7 +120,7 @@ def test_every_test_in_backticks_exists(page):
 
 @each(sorted(DOCS.glob("*.md")))
 def test_a_page_fits_one_sitting_and_is_on_the_map(page):
-    assert len(read(page).splitlines()) <= (440 if page.name == "cli.md" else 160)  # a table of each verb
+    assert len(read(page).splitlines()) <= (460 if page.name == "cli.md" else 160)  # a table of each verb
     assert page.name == "index.md" or f"({page.name})" in read(DOCS / "index.md")
 
 

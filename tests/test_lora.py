@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cerebras_gpt import checkpoint
 from cerebras_gpt.exporting import export_model
@@ -18,6 +19,7 @@ from cerebras_gpt.text.tokenizer import train_tokenizer
 from cerebras_gpt.train.optim import optimizer, prepare_state, state_tensors
 
 SHAPE = Architecture(d_model=32, n_layers=2, n_heads=2, vocab_size=280, seq_len=24)
+SHAPES = {"tied": SHAPE, "untied": replace(SHAPE, tied=False), "narrow": replace(SHAPE, d_embedding=16, tied=False)}
 IDS = torch.randint(280, (3, 24), generator=torch.Generator().manual_seed(1))
 TOKENIZER = train_tokenizer(["plain words in a row, and a few more of them to merge", "other words"] * 3, 280)
 
@@ -26,13 +28,13 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def base():
-    return initialize(GPT(SHAPE, replace(mup(SHAPE), depth_multiplier=2.0)), seeded())
+def base(shape=SHAPE):
+    return initialize(GPT(shape, replace(mup(shape), depth_multiplier=2.0)), seeded())
 
 
-def updated(rank=4, scale=1.5):
+def updated(rank=4, scale=1.5, shape=SHAPE):
     """A model with updates that are not nothing."""
-    model = add_low_rank(base(), rank, seeded(1), scale)
+    model = add_low_rank(base(shape), rank, seeded(1), scale)
     for layer in low_rank_layers(model).values():
         torch.nn.init.normal_(layer.up.weight, std=0.1, generator=seeded(2))
     return model.eval()
@@ -54,9 +56,16 @@ def test_updates_begin_as_nothing():
     assert torch.equal(logits(add_low_rank(base(), 4, seeded(1))), logits(base()))
 
 
-def test_every_matrix_of_a_block_has_one_and_nothing_else():
+def test_every_matrix_of_a_block_and_the_token_table_have_one_and_nothing_else():
     names = set(low_rank_layers(updated()))
-    assert names == {name.removesuffix(".weight") for name, _, role in roles(base()) if role in ADAPTED}
+    of_blocks = {name.removesuffix(".weight") for name, _, role in roles(base()) if role in ADAPTED}
+    assert names == of_blocks | {"token_embedding"}
+
+
+def test_the_head_shares_the_update_of_its_table():
+    model = updated()
+    assert torch.equal(model.head_table, model.token_embedding.weight)
+    assert not torch.equal(model.head_table, base().head_table)
 
 
 def test_merged_is_unmerged_to_the_last_bit():
@@ -108,12 +117,13 @@ def saved(run, model, with_adapter):
     return checkpoint.save(run, 0, texts, tensors)
 
 
-def test_peft_loads_the_adapter_onto_the_exported_model(tmp_path):
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_peft_loads_the_adapter_onto_the_exported_model(shape, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = updated()
-    saved(tmp_path / "base", base(), with_adapter=False)
+    model = updated(shape=shape)
+    saved(tmp_path / "base", base(shape), with_adapter=False)
     folder = saved(tmp_path / "adapted", model, with_adapter=True)
     export_model(tmp_path / "base", "hf", tmp_path / "hf")
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "hf"), folder).eval()
@@ -122,9 +132,10 @@ def test_peft_loads_the_adapter_onto_the_exported_model(tmp_path):
     assert (found - logits(model)).abs().max() < 1e-4 * logits(model).abs().max()
 
 
-def test_an_adapter_comes_back_as_it_went_out(tmp_path):
-    model = updated()
-    saved(tmp_path / "base", base(), with_adapter=False)
+@pytest.mark.parametrize("shape", [SHAPES["tied"], SHAPES["untied"]], ids=["tied", "untied"])
+def test_an_adapter_comes_back_as_it_went_out(shape, tmp_path):
+    model = updated(shape=shape)
+    saved(tmp_path / "base", base(shape), with_adapter=False)
     folder = saved(tmp_path / "adapted", model, with_adapter=True)
     back = checkpoint.load_model(import_adapter(folder, tmp_path / "base", tmp_path / "merged"))
     torch.testing.assert_close(logits(back), logits(model))
@@ -135,7 +146,7 @@ def test_an_adapter_comes_back_as_it_went_out(tmp_path):
     [
         ({"peft_type": "IA3"}, "holds IA3, not LORA"),
         ({"use_dora": True}, "use_dora True, which is not plain LoRA"),
-        ({"r": 5}, "lora_A of .* is .4, 32., .5, 32. is needed"),
+        ({"r": 5}, "lora_embedding_A of .* is .4, 280., .5, 280. is needed"),
     ],
 )
 def test_what_is_no_adapter_for_this_model_is_refused(settings, words, tmp_path):
@@ -144,3 +155,14 @@ def test_what_is_no_adapter_for_this_model_is_refused(settings, words, tmp_path)
     (folder / adapter.CONFIG).write_text(json.dumps(config))
     with pytest.raises(ValueError, match=words):
         adapter.read_adapter(folder, base())
+
+
+def test_a_table_changed_without_its_head_is_refused(tmp_path):
+    folder = saved(tmp_path / "adapted", updated(), with_adapter=True)
+    tensors = load_file(folder / adapter.WEIGHTS)
+    save_file({name: t for name, t in tensors.items() if "lm_head" not in name}, folder / adapter.WEIGHTS)
+    with pytest.raises(ValueError, match="does not change the token table and the head alike"):
+        adapter.read_adapter(folder, base())
+    narrow = saved(tmp_path / "narrow", updated(shape=SHAPES["narrow"]), with_adapter=True)
+    with pytest.raises(ValueError, match="narrower in this model"):
+        adapter.read_adapter(narrow, base(SHAPES["narrow"]))

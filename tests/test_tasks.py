@@ -19,7 +19,7 @@ from cerebras_gpt.tasks.question_answering import NOT_THERE, QuestionAnswering
 from cerebras_gpt.tasks.table import TASKS, read_task_data, task_json
 from cerebras_gpt.tasks.task import filled
 from cerebras_gpt.tasks.translation import of_translations
-from cerebras_gpt.text.chat import ChatTemplate, Message, chat_template
+from cerebras_gpt.text.chat import ChatTemplate, Message, chat_template, opening_words
 from cerebras_gpt.text.tokenizer import train_tokenizer
 
 
@@ -152,6 +152,23 @@ def test_the_oldest_turns_leave_the_window_first_and_the_system_stays(lm):
     assert seen[0].content == "be kind"
     assert [message.content for message in seen[1:]] == ["turn 7", "turn 8"]
     assert isinstance(Dialogue().reply(lm, messages, 8), str)
+
+
+def test_turns_that_left_the_window_are_recalled_by_their_beginning(lm):
+    messages = [Message("user" if n % 2 == 0 else "assistant", f"turn {n} " + "x " * 40) for n in range(8)]
+    seen = ChatTemplate().window(messages, lambda text: len(text) <= 500, opening_words)
+    recalled, *turns = seen
+    assert recalled.role == "system" and turns == messages[-len(turns) :]
+    gone = [message.content.split()[1] for message in messages[: -len(turns)] if message.role == "user"]
+    assert gone and all(f"turn {number} x" in recalled.content for number in gone[-8:])
+    assert ChatTemplate().window(messages, lambda text: True, opening_words) == messages
+    short = [Message("user", f"turn {n}") for n in range(9)]
+    assert isinstance(Dialogue().reply(lm, short, 8, recall=opening_words), str)
+
+
+def test_what_is_recalled_stays_short_however_long_a_conversation():
+    messages = [Message("user", f"turn {n} " + "x " * 40) for n in range(1000)]
+    assert len(opening_words(messages)) < 400 < len(messages[0].content) * len(messages)
 
 
 def test_the_template_of_a_chat_is_read_from_its_checkpoint(tmp_path):

@@ -1,13 +1,17 @@
-"""The verb that makes a model do a task: adapt."""
+"""Verbs that make a model do a task and have it done: adapt, ask."""
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cerebras_gpt.cli.app import AsJson, Out, RunPath, app, prepare_process
+
+if TYPE_CHECKING:
+    from cerebras_gpt.tasks.ask import Interview
+    from cerebras_gpt.tasks.rows import Findings, Row
 
 
 @app.command(epilog="Example: cerebras-gpt adapt runs/quickstart --task classification --data a.csv --out runs/a")
@@ -54,3 +58,37 @@ def adapt(
         if isinstance(found.task, Classification):
             write_confusion(found.task.table(found.examples, scores.answers), out / FILE)
         print(json.dumps(dict(scores.figures)) if as_json else f"{out}: {scores}, held out")
+
+
+@app.command(epilog='Example: cerebras-gpt ask runs/topics "The viola is a bowed string instrument."')
+def ask(
+    run: RunPath,
+    texts: Annotated[list[str] | None, typer.Argument(help="What to ask; else --data, or each line of stdin.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Rows to ask: jsonl, json, csv, tsv or parquet.")] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="File or folder that questions are answered from, with their source.")
+    ] = None,
+    pair: Annotated[str, typer.Option(help="Languages of a translation, such as en-de, if several were learned.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Have an adapted model do its task: label, translate, answer or reply, a line for each text."""
+    if texts and data is not None:
+        raise ValueError("ask takes texts or --data FILE; give one of the two")
+    prepare_process()
+    from cerebras_gpt.tasks.ask import Interview
+    from cerebras_gpt.tasks.rows import Findings
+
+    findings, interview = Findings(), Interview.with_run(run, documents, pair)
+    for told in interview.ask(_asked(interview, texts, data, findings), findings):
+        line = json.dumps({"line": told.line, **told.values}, ensure_ascii=False) if as_json else str(told)
+        print(line, flush=True)
+    for line in findings.lines():
+        print(line, file=sys.stderr)
+
+
+def _asked(interview: "Interview", texts: list[str] | None, data: Path | None, findings: "Findings") -> "list[Row]":
+    from cerebras_gpt.tasks.rows import read_rows
+
+    if data is not None:
+        return read_rows(data, findings)
+    return interview.rows_of(texts or [line.rstrip("\n") for line in sys.stdin if line.strip()])

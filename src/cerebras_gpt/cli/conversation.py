@@ -5,12 +5,12 @@ import sys
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.record import console
-from cerebras_gpt.text.chat import Message
+from cerebras_gpt.text.chat import Message, Recall
 
 HELP = "/reset forgets, /system TEXT sets the scene, Ctrl-C stops an answer, Ctrl-D ends"
 
 
-def converse(lm: LM, system: str, max_tokens: int, sampling: Sampling) -> None:
+def converse(lm: LM, system: str, max_tokens: int, sampling: Sampling, recall: Recall) -> None:
     """Reads lines until there are no more."""
     screen, history = console(), opening(system)
     if sys.stdin.isatty():
@@ -26,7 +26,8 @@ def converse(lm: LM, system: str, max_tokens: int, sampling: Sampling) -> None:
             screen.print(HELP, markup=False)
         elif line:
             history.append(Message("user", line))
-            history.append(Message("assistant", _answer(lm, history, max_tokens, sampling)))
+            prompt = fitting_prompt(lm, history, recall)
+            history.append(Message("assistant", _answer(lm, prompt, max_tokens, sampling)))
 
 
 def opening(system: str) -> list[Message]:
@@ -34,10 +35,10 @@ def opening(system: str) -> list[Message]:
     return [Message("system", system)] if system else []
 
 
-def fitting_prompt(lm: LM, history: list[Message]) -> str:
-    """The conversation as a prompt; the oldest turns go once it fills over three quarters of the context."""
+def fitting_prompt(lm: LM, history: list[Message], recall: Recall) -> str:
+    """The conversation as a prompt; once it fills over three quarters of the context `recall` stands for old turns."""
     most = lm.model.architecture.seq_len * 3 // 4
-    kept = lm.chat_template.window(history, lambda prompt: len(lm.tokenizer.encode(prompt)) <= most)
+    kept = lm.chat_template.window(history, lambda prompt: len(lm.tokenizer.encode(prompt)) <= most, recall)
     return lm.chat_template.prompt(kept)
 
 
@@ -49,11 +50,11 @@ def _line() -> str | None:
         return None
 
 
-def _answer(lm: LM, history: list[Message], max_tokens: int, sampling: Sampling) -> str:
+def _answer(lm: LM, prompt: str, max_tokens: int, sampling: Sampling) -> str:
     """Prints an answer as it comes and gives it; Ctrl-C ends it early."""
     pieces: list[str] = []
     try:
-        for piece in lm.stream(fitting_prompt(lm, history), max_tokens, sampling, lm.chat_template.stop):
+        for piece in lm.stream(prompt, max_tokens, sampling, lm.chat_template.stop):
             text = piece if pieces else piece.lstrip()
             pieces += [text] if text else []
             print(text, end="", flush=True)

@@ -50,6 +50,7 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Only the likeliest tokens of this total probability.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Same seed and same words, same answers.")] = 0,
+    recall: Annotated[bool, typer.Option("--recall", help="Keep how turns beyond the context began.")] = False,
 ) -> None:
     """Talk with a model: /reset forgets, /system TEXT sets the scene, Ctrl-C stops an answer, Ctrl-D ends."""
     prepare_process()
@@ -59,6 +60,8 @@ def chat(
         from cerebras_gpt.cli.conversation import converse
         from cerebras_gpt.generate.lm import LM
         from cerebras_gpt.generate.sampling import Sampling
+        from cerebras_gpt.text.chat import forget, opening_words
 
         lm = LM.load(run)
-    converse(lm, system, max_tokens, Sampling(temperature, top_p=top_p, seed=seed))
+    sampling = Sampling(temperature, top_p=top_p, seed=seed)
+    converse(lm, system, max_tokens, sampling, opening_words if recall else forget)

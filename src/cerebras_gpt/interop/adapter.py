@@ -17,10 +17,12 @@ from cerebras_gpt.files import read_json
 from cerebras_gpt.interop.fold import query_factor
 from cerebras_gpt.interop.gpt2 import gpt2_name, our_name
 from cerebras_gpt.model.gpt import GPT, Linear
-from cerebras_gpt.model.lora import LowRankLinear, check_rank, low_rank_layers
+from cerebras_gpt.model.lora import TABLE, LowRankEmbedding, LowRankLinear, checked, low_rank_layers
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+PEFT_TABLE, PEFT_HEAD = f"{PREFIX}transformer.wte", f"{PREFIX}lm_head"
+"""PEFT sees the table and the head that shares it as two layers, so the one update stands in its files twice."""
 PLAIN = {"bias": "none", "use_dora": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}
 """Settings that we can do without only if they say this."""
 
@@ -52,13 +54,16 @@ def adapter_config(model: GPT) -> str:
     layers = low_rank_layers(model)
     one = next(iter(layers.values()))
     rank = one.up.in_features
+    names = {".".join(peft_prefix(layer).split(".")[-2:]) for layer in layers}
+    if model.architecture.tied and TABLE in layers:
+        names.add("lm_head")
     settings: dict[str, object] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": rank,
         "lora_alpha": one.scale * rank,
         "lora_dropout": 0.0,
-        "target_modules": sorted({".".join(peft_prefix(layer).split(".")[-2:]) for layer in layers}),
+        "target_modules": sorted(names),
         "fan_in_fan_out": True,
         "bias": "none",
         "inference_mode": True,
@@ -70,11 +75,27 @@ def adapter_config(model: GPT) -> str:
 @torch.no_grad()
 def adapter_tensors(model: GPT) -> dict[str, Tensor]:
     """The factors under PEFT's names, for the model as `export` writes it."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, layer in low_rank_layers(model).items():
+        if isinstance(layer, LowRankEmbedding):
+            tensors |= table_tensors(model, layer)
+            continue
         scale = output_scale(model, name).to(layer.up.weight.device)
         tensors[f"{peft_prefix(name)}.lora_A.weight"] = layer.down.weight
         tensors[f"{peft_prefix(name)}.lora_B.weight"] = layer.up.weight * scale[:, None]
+    return tensors
+
+
+def table_tensors(model: GPT, table: LowRankEmbedding) -> dict[str, Tensor]:
+    """The factors of the token table, and of the head where it shares them, as the export folds the table."""
+    wide = model.projection(table.down.weight) * model.parametrization.embedding_scale  # (r, C)
+    tensors = {
+        f"{PEFT_TABLE}.lora_embedding_A": table.up.weight.T.contiguous(),  # (r, V)
+        f"{PEFT_TABLE}.lora_embedding_B": wide.T.contiguous(),  # (C, r)
+    }
+    if model.architecture.tied:
+        # Copies: tensors of one file may not share memory.
+        tensors |= {f"{PEFT_HEAD}.lora_A.weight": wide.clone(), f"{PEFT_HEAD}.lora_B.weight": table.up.weight.clone()}
     return tensors
 
 
@@ -90,7 +111,10 @@ def read_adapter(folder: Path, model: GPT) -> GPT:
         raise ValueError(f"{folder / WEIGHTS} cannot be read: {error}") from None
     rank, alpha = int(str(settings["r"])), float(str(settings["lora_alpha"]))
     scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-    for layer in sorted({name.rpartition(".lora_")[0] for name in tensors}):
+    layers = {name.rpartition(".lora_")[0] for name in tensors}
+    if PEFT_TABLE in layers:
+        put_table(model, tensors, rank, scale)
+    for layer in sorted(layers - {PEFT_TABLE, PEFT_HEAD} if PEFT_TABLE in layers else layers):
         put(model, layer, tensors, rank, scale)
     return model
 
@@ -115,16 +139,38 @@ def put(model: GPT, layer: str, tensors: Mapping[str, Tensor], rank: int, scale:
     linear = model.get_submodule(name) if name in dict(model.named_modules()) else None
     if not isinstance(linear, Linear):
         raise ValueError(f"the adapter is for {layer!r}, which this model lacks or cannot adapt")
-    check_rank(rank, linear)
-    wrapped = LowRankLinear(linear, rank, scale)
+    wrapped = LowRankLinear(linear, checked(rank, linear), scale)
     down, up = tensors.get(f"{layer}.lora_A.weight"), tensors.get(f"{layer}.lora_B.weight")
     for own, found, kind in ((wrapped.down.weight, down, "A"), (wrapped.up.weight, up, "B")):
-        if found is None or found.shape != own.shape:
-            shape = "missing" if found is None else tuple(found.shape)
-            raise ValueError(
-                f"lora_{kind} of {layer!r} is {shape}, {tuple(own.shape)} is needed; is it for this model?"
-            )
+        check_shape(found, own.shape, f"lora_{kind} of {layer!r}")
     assert down is not None and up is not None
     wrapped.down.weight.copy_(down)
     wrapped.up.weight.copy_(up / output_scale(model, name)[:, None])
     setattr(model.get_submodule(parent), last, wrapped)
+
+
+@torch.no_grad()
+def put_table(model: GPT, tensors: Mapping[str, Tensor], rank: int, scale: float) -> None:
+    """Puts the update of the token table in its place; the head that shares the table must have the same."""
+    if model.architecture.table_width != model.architecture.d_model:
+        raise ValueError("the adapter changes the token table, which is narrower in this model than in its export")
+    table = model.token_embedding
+    wrapped = LowRankEmbedding(table, checked(rank, table), scale)
+    rows, wide = tensors.get(f"{PEFT_TABLE}.lora_embedding_A"), tensors.get(f"{PEFT_TABLE}.lora_embedding_B")
+    check_shape(rows, wrapped.up.weight.T.shape, f"lora_embedding_A of {PEFT_TABLE!r}")
+    check_shape(wide, wrapped.down.weight.T.shape, f"lora_embedding_B of {PEFT_TABLE!r}")
+    assert rows is not None and wide is not None
+    of_head = [tensors.get(f"{PEFT_HEAD}.lora_{kind}.weight") for kind in "AB"]
+    same = [own is not None and torch.equal(own, other) for own, other in zip(of_head, (wide.T, rows.T), strict=True)]
+    if all(same) != model.architecture.tied:
+        raise ValueError("the adapter does not change the token table and the head alike; merge it where it was made")
+    wrapped.up.weight.copy_(rows.T)
+    wrapped.down.weight.copy_(wide.T / model.parametrization.embedding_scale)
+    model.token_embedding = wrapped  # type: ignore[assignment]
+
+
+def check_shape(found: Tensor | None, wanted: torch.Size, what: str) -> None:
+    """Refuses a factor that is missing or of another shape."""
+    if found is None or found.shape != wanted:
+        shape = "missing" if found is None else tuple(found.shape)
+        raise ValueError(f"{what} is {shape}, {tuple(wanted)} is needed; is it for this model?")

@@ -1,14 +1,16 @@
-"""Low-rank updates of linear layers (Hu et al. 2021): few numbers are learned, and merged they are plain weights."""
+"""Low-rank updates of matrices (Hu et al. 2021): few numbers are learned, and merged they are plain weights."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cerebras_gpt.model.gpt import GPT, Linear
+from cerebras_gpt.model.gpt import GPT, Embedding, Linear
 from cerebras_gpt.model.parametrization import Role
 
 ADAPTED: tuple[Role, ...] = ("hidden", "residual_out")
 """Roles whose layers get an update: every matrix of a block."""
+TABLE = "token_embedding"
+"""The table that gets one as well: a small model keeps much of what it knows of words there (docs/adapt.md)."""
 
 
 class Factor(nn.Linear):
@@ -22,54 +24,84 @@ class Factor(nn.Linear):
         """Nothing: `add_low_rank` writes them, from the table."""
 
 
-class LowRankLinear(nn.Module):
-    """A frozen linear layer plus scale * up @ down, computed as one matrix.
+class LowRank(nn.Module):
+    """A frozen module's matrix plus scale * up @ down, computed as one matrix.
 
     So merging changes no bit of any output; the update costs little beside the products with many tokens.
     """
 
-    def __init__(self, linear: Linear, rank: int, scale: float) -> None:
+    def __init__(self, plain: Linear | Embedding, rank: int, scale: float, roles: tuple[Role, Role]) -> None:
         super().__init__()
-        self.linear, self.scale = linear, scale
-        self.down = Factor(linear.in_features, rank, role="low_rank_in")
-        self.up = Factor(rank, linear.out_features, role="low_rank_out")
+        n_rows, n_columns = plain.weight.shape
+        self.plain, self.scale = plain, scale
+        self.down = Factor(n_columns, rank, role=roles[0])
+        self.up = Factor(rank, n_rows, role=roles[1])
 
     @property
     def weight(self) -> Tensor:
-        """The matrix with its update: (n_out, n_in)."""
-        return self.linear.weight + self.scale * (self.up.weight @ self.down.weight)
+        """The matrix with its update: (n_rows, n_columns)."""
+        return self.plain.weight + self.scale * (self.up.weight @ self.down.weight)
+
+
+class LowRankLinear(LowRank):
+    """A linear layer with an update."""
+
+    plain: Linear
+
+    def __init__(self, plain: Linear, rank: int, scale: float) -> None:
+        super().__init__(plain, rank, scale, ("low_rank_in", "low_rank_out"))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., n_in) -> (..., n_out)."""
-        return F.linear(x, self.weight.to(x.dtype), self.linear.bias.to(x.dtype))
+        return F.linear(x, self.weight.to(x.dtype), self.plain.bias.to(x.dtype))
+
+
+class LowRankEmbedding(LowRank):
+    """A table of vectors with an update; where the head shares the table it shares the update."""
+
+    def __init__(self, plain: Embedding, rank: int, scale: float) -> None:
+        super().__init__(plain, rank, scale, ("low_rank_table", "low_rank_table"))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) -> (..., E)."""
+        return F.embedding(ids, self.weight)
 
 
 @torch.no_grad()
 def add_low_rank(model: GPT, rank: int, generator: torch.Generator, scale: float = 1.0) -> GPT:
-    """The model with updates of that rank on every layer of an adapted role, all else frozen; they start at nothing."""
+    """The model with updates of that rank on the token table and on every layer of an adapted role, all else frozen.
+
+    They start at nothing.
+    """
     model.requires_grad_(False)
     for module in list(model.modules()):
-        for name, child in module.named_children():
+        for name, child in list(module.named_children()):
             if isinstance(child, Linear) and child.role in ADAPTED:
-                check_rank(rank, child)
-                wrapped = LowRankLinear(child, rank, scale)
-                std = model.parametrization.row("low_rank_in").init_std
-                wrapped.down.weight.normal_(0.0, std, generator=generator)
-                wrapped.up.weight.zero_()
-                setattr(module, name, wrapped)
+                setattr(module, name, _begun(LowRankLinear(child, checked(rank, child), scale), model, generator))
+    table = model.get_submodule(TABLE)
+    assert isinstance(table, Embedding)
+    setattr(model, TABLE, _begun(LowRankEmbedding(table, checked(rank, table), scale), model, generator))
     return model
 
 
-def check_rank(rank: int, linear: Linear) -> None:
-    """Refuses a rank that is none, or no saving."""
-    most = min(linear.in_features, linear.out_features)
+def _begun(update: LowRank, model: GPT, generator: torch.Generator) -> LowRank:
+    std = model.parametrization.row(update.down.role).init_std
+    update.down.weight.normal_(0.0, std, generator=generator)
+    update.up.weight.zero_()
+    return update
+
+
+def checked(rank: int, plain: nn.Module) -> int:
+    """The rank; refuses one that is none, or no saving."""
+    most = min(plain.weight.shape)  # type: ignore[arg-type]
     if not 1 <= rank <= most:
         raise ValueError(f"a low-rank update of rank {rank} is not possible here; choose 1 to {most}")
+    return rank
 
 
-def low_rank_layers(model: GPT) -> dict[str, LowRankLinear]:
-    """The layers that have updates, by the name of the layer they stand for."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, LowRankLinear)}
+def low_rank_layers(model: GPT) -> dict[str, LowRank]:
+    """The modules that have updates, by the name of the one they stand for."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LowRank)}
 
 
 @torch.no_grad()
@@ -78,7 +110,7 @@ def merged(model: GPT) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     layers = low_rank_layers(model)
     for name, parameter in model.named_parameters():
-        owner, _, last = name.rpartition(".linear.")
+        owner, _, last = name.rpartition(".plain.")
         if owner not in layers:
             if name.rsplit(".", 2)[0] not in layers:
                 weights[name] = parameter

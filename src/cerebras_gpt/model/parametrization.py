@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-Role = Literal["embedding", "hidden", "residual_out", "bias", "norm", "low_rank_in", "low_rank_out"]
+Role = Literal["embedding", "hidden", "residual_out", "bias", "norm", "low_rank_in", "low_rank_out", "low_rank_table"]
 ROLES: tuple[Role, ...] = get_args(Role)[:5]
 """Those of pretraining; low-rank updates come only when a model is adapted."""
 
@@ -93,6 +93,7 @@ class Parametrization:
             # Into a rank that does not grow, as an output layer; out of it, as an embedding (Hayou et al. 2024).
             "low_rank_in": Row(std / math.sqrt(m), depth_lr / m, 0.0, inner_eps),
             "low_rank_out": Row(0.0, depth_lr, 0.0, inner_eps),
+            "low_rank_table": Row(std, 1.0, 0.0, eps),  # both factors of a table's update: neither side is a fan-in
         }[role]
 
     def table(self) -> dict[Role, Row]:

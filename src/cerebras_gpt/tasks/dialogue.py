@@ -11,7 +11,7 @@ from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.tasks.answers import GREEDY, overlap
 from cerebras_gpt.tasks.rows import Columns, Findings, Row, is_text, named_columns
 from cerebras_gpt.tasks.task import Scores
-from cerebras_gpt.text.chat import ROLES, ChatTemplate, Message
+from cerebras_gpt.text.chat import ROLES, ChatTemplate, Message, Recall, forget
 
 MAX_TOKENS = 64
 
@@ -53,12 +53,19 @@ class Dialogue:
         """Word overlap with the answers that people gave; low by nature, as there are many good ones."""
         return overlap(lm, examples, MAX_TOKENS)
 
-    def reply(self, lm: LM, messages: Sequence[Message], max_tokens: int = 64, sampling: Sampling = GREEDY) -> str:
-        """The assistant's next turn; turns that no longer fit in the window are left out, the oldest first."""
+    def reply(
+        self,
+        lm: LM,
+        messages: Sequence[Message],
+        max_tokens: int = 64,
+        sampling: Sampling = GREEDY,
+        recall: Recall = forget,
+    ) -> str:
+        """The assistant's next turn; `recall` stands for the turns that no longer fit, the oldest first."""
         room = lm.model.architecture.seq_len - max_tokens
         if room < 1:
             raise ValueError(f"max_tokens is {max_tokens}; the window of {room + max_tokens} must also hold a prompt")
-        seen = self.chat.window(messages, lambda text: len(prompt_ids(text, lm.tokenizer)) <= room)
+        seen = self.chat.window(messages, lambda text: len(prompt_ids(text, lm.tokenizer)) <= room, recall)
         return lm.generate(self.chat.prompt(seen), max_tokens, sampling, self.chat.stop, "slide").strip()
 
 
