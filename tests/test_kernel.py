@@ -218,6 +218,27 @@ class TestKernel:
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.skipif(not has_compiler(), reason="this machine has no C++ compiler")
+def test_auto_is_float32_on_the_kernel_where_that_is_faster_and_fits(monkeypatch):
+    model, ids = random_model(), [*range(60)]
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    network = prepared(model, "auto").make_network()
+    assert isinstance(network, KernelNetwork) and network.kind == "float32"
+    torch.testing.assert_close(read(network, ids), read(Network(model), ids), rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr("cerebras_gpt.generate.precision.memory_at_hand", lambda: 4 * model.architecture.n_parameters)
+    assert not isinstance(prepared(model, "auto").make_network(), KernelNetwork)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not isinstance(prepared(model, "auto").make_network(), KernelNetwork)
+
+
+def test_auto_says_nothing_where_there_is_no_compiler(monkeypatch, caplog):
+    monkeypatch.setenv("PATH", "")
+    with caplog.at_level(logging.WARNING, "cerebras_gpt"):
+        assert not isinstance(prepared(random_model(), "auto").make_network(), KernelNetwork)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("weights", ["int8", "fastest"])
 def test_without_a_compiler_torch_computes_the_same_weights(weights, monkeypatch, caplog):
     monkeypatch.setenv("PATH", "")
