@@ -24,7 +24,9 @@ def serve(
     draft: DraftRun = None,
 ) -> None:
     """Serve models over HTTP: a page, and the OpenAI protocol."""
-    prepare_process()
+    from cerebras_gpt.process import keep_memory
+
+    keep_memory()  # threads stay unbound: the one that answers would share its core with a computing one for good
     from cerebras_gpt.generate.precision import precision
 
     try:
