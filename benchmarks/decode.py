@@ -23,7 +23,7 @@ from pathlib import Path
 PROMPT, NEW, LONG = 128, 64, 1024
 SHAPE = {"d_model": 768, "n_layers": 10, "n_heads": 12}
 OURS = ("float32", "bfloat16", "int8", "int4")
-GGUF = ("f32", "q8_0", "q4_0")
+GGUF = ("f32", "bf16", "q8_0", "q4_0")
 SIDES = (
     *(f"ours {kind}" for kind in OURS),
     *(f"llama.cpp {kind}" for kind in GGUF),
@@ -31,7 +31,7 @@ SIDES = (
     "transformers float32",
     "transformers bfloat16",
 )
-PEERS = {"float32": ("f32", "float32"), "bfloat16": ("bfloat16",), "int8": ("q8_0", "int8"), "int4": ("q4_0",)}
+PEERS = {"float32": ("f32", "float32"), "bfloat16": ("bf16", "bfloat16"), "int8": ("q8_0", "int8"), "int4": ("q4_0",)}
 """What each of ours is compared with."""
 MEASURES = ("decode 1", "decode 8", "prompt")
 

@@ -3,8 +3,8 @@
     python benchmarks/quantised.py runs/a runs/b --out benchmarks/results/DATE-quantised.json
 
 The text is read in windows of the model's context, each beginning anew, through the same engine's passes that read
-prompts, so that the rounding of weights, of the inputs of products and of the cache all count. `float32 torch` is
-the network without the kernel, and must agree with `float32`.
+prompts, so that the rounding of weights, of the inputs of products and of the cache all count. `torch` is
+the network in float32 without the kernel, and must agree with `float32`.
 """
 
 import argparse
@@ -18,11 +18,12 @@ import torch
 from cerebras_gpt import __version__, checkpoint
 from cerebras_gpt.data.shards import Shards
 from cerebras_gpt.generate.lm import LM
+from cerebras_gpt.generate.network import Network
 from cerebras_gpt.generate.slots import PAGE
 from cerebras_gpt.generate.weights import KINDS, stored_bytes
 from cerebras_gpt.process import processor
 
-SIDES = ("auto", *KINDS)
+SIDES = ("torch", *KINDS)
 
 
 @torch.inference_mode()
@@ -43,8 +44,8 @@ def nats(network, ids):
 
 def measured(run, weights, ids, n_bytes_per_token):
     began = time.perf_counter()
-    lm = LM.load(run, weights)
-    network = lm.network
+    lm = LM.load(run, "float32" if weights == "torch" else weights)
+    network = Network(lm.model) if weights == "torch" else lm.network
     seconds = time.perf_counter() - began
     total, count = nats(network, ids)
     head = lm.model.head_table.numel()
@@ -69,7 +70,7 @@ def held_out(run, data, n_tokens):
 def one_run(run, data, n_tokens):
     ids, n_bytes = held_out(run, data, n_tokens)
     found = {side: measured(run, side, ids, n_bytes) for side in SIDES}
-    base = found["auto"]["bits_per_byte"]
+    base = found["torch"]["bits_per_byte"]
     for side, figures in found.items():
         figures["cost_percent"] = 100 * (figures["bits_per_byte"] / base - 1)
         told = f"{figures['bits_per_byte']:.4f} bits per byte ({figures['cost_percent']:+.3f} %)"

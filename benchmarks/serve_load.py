@@ -28,6 +28,12 @@ from decode import random_model
 
 PROMPT, NEW = 128, 64
 CLIENTS = (1, 4, 16, 64)
+GGUF = ("bf16", "q8_0", "q4_0")
+SIDES = (
+    *("ours auto", "ours bfloat16", "ours int8", "ours int4"),
+    *(f"llama.cpp {kind}" for kind in GGUF),
+    "transformers batch",
+)
 START_SECONDS = 120
 
 
@@ -47,7 +53,8 @@ def prepare(folder):
     checkpoint.save(folder / "model", 0, texts, {"model.safetensors": dict(model.named_parameters())})
     (folder / "hf").mkdir()
     hf_folder.write_hf_folder(folder / "hf", folded(model), tokenizer)
-    gguf.write_gguf(folder / "q8_0.gguf", folded(model), tokenizer, gguf.kind_named("q8_0"), "random")
+    for kind in GGUF:
+        gguf.write_gguf(folder / f"{kind}.gguf", folded(model), tokenizer, gguf.kind_named(kind), "random")
 
 
 def free_port():
@@ -174,9 +181,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS)
-    parser.add_argument(
-        "--sides", nargs="*", default=("ours auto", "ours int8", "llama.cpp q8_0", "transformers batch")
-    )
+    parser.add_argument("--sides", nargs="*", default=SIDES)
     parser.add_argument("--llama-server", default=shutil.which("llama-server"))
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--batch", type=int, nargs="*", help=argparse.SUPPRESS)
@@ -211,8 +216,9 @@ def measure(asked, folder):
             elif name == "transformers":
                 told = static_batch(folder, asked.clients, asked.threads)
             elif asked.llama_server:
-                limits = ["-c", str(16 * 256), "-np", "16", "-t", str(asked.threads), "--port", str(port)]
-                command = [asked.llama_server, "-m", str(folder / "q8_0.gguf"), *limits]
+                cores = ["-t", str(asked.threads), "-C", hex(2**asked.threads - 1), "--cpu-strict", "1"]
+                limits = ["-c", str(16 * 256), "-np", "16", *cores, "--port", str(port)]
+                command = [asked.llama_server, "-m", str(folder / f"{kind}.gguf"), *limits]
                 told = served(command, port, asked.clients, environment)
             else:
                 measured[side] = "missing: there is no llama-server here"

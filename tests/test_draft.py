@@ -49,7 +49,7 @@ def make(request):
         return Network
     if (library := kernel()) is None:
         pytest.skip("no C++ compiler")
-    return lambda model: KernelNetwork(model, "float32", library, {})
+    return lambda model: KernelNetwork(model, "float32", library)
 
 
 def drafting(network: Network, n_slots: int, draft: Network, cost: float = 0.1) -> Engine:

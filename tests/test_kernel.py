@@ -1,4 +1,5 @@
 import copy
+import ctypes
 import logging
 
 import pytest
@@ -6,12 +7,12 @@ import torch
 
 from cerebras_gpt.generate import kernel as compiled
 from cerebras_gpt.generate.engine import generate_ids
-from cerebras_gpt.generate.kernel import input_floats, kernel, linear
+from cerebras_gpt.generate.kernel import input_floats, kernel, packed, round_in_place
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
 from cerebras_gpt.generate.precision import Prepared, precision, prepared, reduce
 from cerebras_gpt.generate.sampling import Sampling
-from cerebras_gpt.generate.weights import KINDS, filled, pack, quantise, rounded
+from cerebras_gpt.generate.weights import KINDS, SMALLEST, Kind, filled, rounded
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.parametrization import Parametrization
@@ -67,6 +68,39 @@ def read(network: Network, ids: list[int]) -> torch.Tensor:
     return torch.cat(found)
 
 
+@torch.inference_mode()
+def pieces(network: Network, ids: list[int], lengths: list[int]) -> torch.Tensor:
+    """Final states of a text that is read in pieces of these lengths: (T, C)."""
+    cache, found, start = network.slots(2, len(ids)), [], 0
+    for length in lengths:
+        found.append(network.hidden(network.prefill(ids[start : start + length], 1, start), cache))
+        start += length
+    assert start == len(ids)
+    return torch.cat(found)
+
+
+def product(library: ctypes.CDLL, weight: torch.Tensor, x: torch.Tensor, kind: Kind, n_threads: int) -> torch.Tensor:
+    """x times the packed weight: (N, n_in), (n_out, n_in) -> (N, n_out)."""
+    (told, _kept), work = packed(library, weight, kind), torch.empty(input_floats(*x.shape))
+    y = torch.full((len(x), len(weight)), torch.nan)
+    addresses = [tensor.data_ptr() for tensor in (x, work, y)]
+    library.product(ctypes.addressof(told), *x.shape, *addresses, n_threads)
+    return y
+
+
+@pytest.fixture(scope="module")
+def plain_kernel(tmp_path_factory) -> ctypes.CDLL:
+    """The kernel for any processor of this kind, with the instructions that all of them have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("plain")))
+        patch.setattr(compiled, "FLAGS", tuple(flag for flag in compiled.FLAGS if flag != "-march=native"))
+        kernel.cache_clear()
+        made = kernel()
+    kernel.cache_clear()
+    assert made is not None
+    return made
+
+
 @pytest.mark.parametrize("kind, largest, mean", [("int8", 0.5 / 127 + 1e-3, 0.008), ("int4", 0.24, 0.12)])
 def test_how_far_rounding_moves_a_number(kind, largest, mean):
     weight = torch.randn(50, 100, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 3, 50)[:, None]
@@ -95,19 +129,47 @@ class TestKernel:
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_product_is_torchs_for_all_numbers_of_rows_and_each_row_its_own(self, kind):
         generator = torch.Generator().manual_seed(2)
-        weight, x = torch.randn(37, 75, generator=generator), torch.randn(19, 75, generator=generator)
-        packed = pack(quantise(weight, kind) if kind.startswith("int") else filled(weight), kind)
-        told, work = linear(packed, kind, 75, 37), torch.empty(input_floats(19, 75))
+        weight, x = torch.randn(117, 75, generator=generator), torch.randn(131, 75, generator=generator)
         expected = x @ rounded(weight, kind).T
-        alone: list[torch.Tensor] = []
-        for n in (*range(1, 10), 19):
-            y = torch.full((n, 37), torch.nan)
-            kernel().product(
-                compiled.ctypes.addressof(told), n, 75, x.data_ptr(), work.data_ptr(), y.data_ptr(), 1 + n % 2
-            )
-            assert (y - expected[:n]).square().mean().sqrt() < OF_INPUTS[kind] * expected.square().mean().sqrt()
-            alone = alone or [y[0]]
-            assert torch.equal(y[0], alone[0])
+        every = product(kernel(), weight, x, kind, 1)
+        assert (every - expected).square().mean().sqrt() < OF_INPUTS[kind] * expected.square().mean().sqrt()
+        for n in (*range(1, 20), 40, 64):
+            assert torch.equal(product(kernel(), weight, x[:n], kind, 1 + n % 2), every[:n])
+
+    @pytest.mark.parametrize("kind", SMALLEST)
+    def test_the_kernel_rounds_weights_as_torch_does(self, kind):
+        scales = torch.logspace(-6, 3, 50)[:, None]
+        weight = torch.randn(50, 100, generator=torch.Generator().manual_seed(7)) * scales
+        weight[3], weight[4, 32:64] = 0, 0
+        weight[5, :8] = torch.tensor([0.5, -0.5, 1.5, 2.5, -8, 8, -127, 127])
+        expected = rounded(weight, kind)
+        round_in_place(kernel(), weight, kind)
+        assert torch.equal(weight, expected)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_processor_without_long_vectors_computes_the_same_but_for_rounding(self, kind, plain_kernel):
+        generator = torch.Generator().manual_seed(5)
+        weight, x = torch.randn(53, 96, generator=generator), torch.randn(11, 96, generator=generator)
+        plain = product(plain_kernel, weight, x, kind, 1)
+        torch.testing.assert_close(plain, product(kernel(), weight, x, kind, 1), rtol=1e-5, atol=1e-5)
+        assert torch.equal(product(plain_kernel, weight, x[:1], kind, 1), plain[:1])
+
+    @pytest.mark.parametrize("name", SHAPES)
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_prompt_read_in_any_pieces_gives_the_same_bits(self, name, kind):
+        network = prepared(random_model(name), kind).make_network()
+        n = min(network.architecture.seq_len, 200)
+        ids = torch.randint(61, (n,), generator=torch.Generator().manual_seed(6)).tolist()
+        expected = pieces(network, ids, [1] * n)
+        for lengths in ([64, 64, n - 128], [128, n - 128], [3, 1, 17, 40, n - 61], [100, *[1] * (n - 100)]):
+            assert torch.equal(pieces(network, ids, [length for length in lengths if length]), expected)
+
+    def test_reading_leaves_the_same_past_as_computing_everything(self):
+        network = prepared(random_model(), "int4").make_network()
+        rows, read, computed = network.prefill([*range(60)], 0, 0), network.slots(2, 64), network.slots(2, 64)
+        network.hidden(rows, computed)
+        network.read(rows, read)
+        assert torch.equal(read.kv, computed.kv) and bool(read.kv.any())
 
     @pytest.mark.parametrize("name", SHAPES)
     @pytest.mark.parametrize("kind", KINDS)
@@ -154,6 +216,27 @@ class TestKernel:
         made = prepared(model, "fastest")
         assert made.kind in KINDS and isinstance(made.make_network(), KernelNetwork)
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.skipif(not has_compiler(), reason="this machine has no C++ compiler")
+def test_auto_is_float32_on_the_kernel_where_that_is_faster_and_fits(monkeypatch):
+    model, ids = random_model(), [*range(60)]
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    network = prepared(model, "auto").make_network()
+    assert isinstance(network, KernelNetwork) and network.kind == "float32"
+    torch.testing.assert_close(read(network, ids), read(Network(model), ids), rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr("cerebras_gpt.generate.precision.memory_at_hand", lambda: 4 * model.architecture.n_parameters)
+    assert not isinstance(prepared(model, "auto").make_network(), KernelNetwork)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not isinstance(prepared(model, "auto").make_network(), KernelNetwork)
+
+
+def test_auto_says_nothing_where_there_is_no_compiler(monkeypatch, caplog):
+    monkeypatch.setenv("PATH", "")
+    with caplog.at_level(logging.WARNING, "cerebras_gpt"):
+        assert not isinstance(prepared(random_model(), "auto").make_network(), KernelNetwork)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("weights", ["int8", "fastest"])

@@ -1,5 +1,6 @@
 """Memory stays and threads keep their cores, unless somebody else has shared out the machine."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 from cerebras_gpt import process
-from cerebras_gpt.process import bind_threads, n_cores, unbound_children
+from cerebras_gpt.process import bind_threads, n_cores, unbound_children, uncollected
 
 SETTINGS = ("OMP_PROC_BIND", "OMP_PLACES", "OMP_NUM_THREADS")
 MEMORY = """
@@ -34,6 +35,14 @@ def environment(monkeypatch):
         monkeypatch.setenv(name, "")  # so that whatever happens is undone
         monkeypatch.delenv(name)
     return monkeypatch
+
+
+def test_nothing_is_collected_while_loading_and_everything_after():
+    with pytest.raises(KeyError), uncollected():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
+    gc.unfreeze()
 
 
 def test_threads_get_a_core_each(environment):

@@ -71,6 +71,9 @@ def load_tensors(path: Path, into: Mapping[str, Tensor], world: World = World())
     """
     with _opened(path, into) if world.is_main else nullcontext() as file:
         for name, tensor in into.items():
+            if world.size == 1 and file is not None:
+                fill(tensor, file.get_tensor(name))
+                continue
             content = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
             if file is not None:
                 content.copy_(file.get_tensor(name))

@@ -24,7 +24,9 @@ def serve(
     draft: DraftRun = None,
 ) -> None:
     """Serve models over HTTP: a page, and the OpenAI protocol."""
-    prepare_process()
+    from cerebras_gpt.process import keep_memory
+
+    keep_memory()  # threads stay unbound: the one that answers would share its core with a computing one for good
     from cerebras_gpt.generate.precision import precision
 
     try:
@@ -54,10 +56,14 @@ def chat(
 ) -> None:
     """Talk with a model: /reset forgets, /system TEXT sets the scene, Ctrl-C stops an answer, Ctrl-D ends."""
     prepare_process()
-    from cerebras_gpt.cli.conversation import converse
-    from cerebras_gpt.generate.lm import LM
-    from cerebras_gpt.generate.sampling import Sampling
-    from cerebras_gpt.text.chat import forget, opening_words
+    from cerebras_gpt.process import uncollected
 
+    with uncollected():
+        from cerebras_gpt.cli.conversation import converse
+        from cerebras_gpt.generate.lm import LM
+        from cerebras_gpt.generate.sampling import Sampling
+        from cerebras_gpt.text.chat import forget, opening_words
+
+        lm = LM.load(run)
     sampling = Sampling(temperature, top_p=top_p, seed=seed)
-    converse(LM.load(run), system, max_tokens, sampling, opening_words if recall else forget)
+    converse(lm, system, max_tokens, sampling, opening_words if recall else forget)

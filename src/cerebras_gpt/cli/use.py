@@ -37,14 +37,17 @@ def generate(
 ) -> None:
     """Continue a prompt or a title, streaming."""
     prepare_process()
-    from cerebras_gpt.generate.lm import LM
-    from cerebras_gpt.generate.precision import precision
-    from cerebras_gpt.generate.sampling import Sampling
-    from cerebras_gpt.generate.story import tell, tell_words
+    from cerebras_gpt.process import uncollected
 
-    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed, no_repeat=no_repeat)
-    lm = LM.load(run, precision(weights), draft)
-    other = None if judge is None else LM.load(judge)
+    with uncollected():
+        from cerebras_gpt.generate.lm import LM
+        from cerebras_gpt.generate.precision import precision
+        from cerebras_gpt.generate.sampling import Sampling
+        from cerebras_gpt.generate.story import tell, tell_words
+
+        sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed, no_repeat=no_repeat)
+        lm = LM.load(run, precision(weights), draft)
+        other = None if judge is None else LM.load(judge)
     begun = f"{title}\n\n{prompt}" if title else prompt
     if words:
         pieces = tell_words(lm, begun, words, sampling, stop or ())

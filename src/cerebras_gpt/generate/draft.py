@@ -81,7 +81,9 @@ class Draft:
         """Reads the same pieces; beyond a gap or its own context it has nothing to say."""
         if start > self._known[slot] or start + len(ids) > self.seq_len:
             return
-        self.network.hidden(self.network.prefill(ids, slot, start), self.cache)
+        for n in range(0, len(ids), self.network.piece):
+            part = ids[n : n + self.network.piece]
+            self.network.read(self.network.prefill(part, slot, start + n), self.cache)
         self._known[slot] = start + len(ids)
         self.cache.learn(slot, learned)
 

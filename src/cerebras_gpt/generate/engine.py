@@ -12,7 +12,7 @@ from cerebras_gpt.generate.draft import Draft, Drafter, Guess, Silent, settle
 from cerebras_gpt.generate.network import Network, fitting
 from cerebras_gpt.generate.request import Choice, Continuation, Finish, Overflow, Request
 from cerebras_gpt.generate.sampling import Sampling, chances, next_token
-from cerebras_gpt.generate.slots import PAGE, SlotCache
+from cerebras_gpt.generate.slots import SlotCache
 from cerebras_gpt.model.gpt import GPT
 
 MOST_SLOTS = 16
@@ -171,14 +171,17 @@ class Engine:
         """Runs the next piece of what the model is to see before the newest id; how many rows that took."""
         slot, done = continuation.slot or 0, continuation.n_cached
         window = continuation.window[:-1]
-        piece = window[done : done + PAGE]
+        piece = window[done : done + self.network.piece]
         rows = self.network.prefill(piece, slot, done)
-        hidden = self.network.hidden(rows, self.cache)  # (N, C)
+        scores_prompt = continuation.request.scores_prompt and continuation.start == 0
+        hidden = self.network.hidden(rows, self.cache) if scores_prompt else None  # (N, C)
+        if hidden is None:
+            self.network.read(rows, self.cache)
         continuation.n_cached += len(piece)
         learned = tuple(window[: continuation.n_cached])
         self.cache.learn(slot, learned)
         self.drafter.read(piece, slot, done, learned)
-        if continuation.request.scores_prompt and continuation.start == 0:
+        if hidden is not None:
             following, n_top = continuation.ids[done + 1 :], continuation.request.n_top or 0
             scores = zip(self.network.logits(hidden), piece, following, strict=False)
             continuation.prompt_choices += [choice(row, token, n_top) for row, _, token in scores]

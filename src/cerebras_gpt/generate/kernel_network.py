@@ -1,7 +1,7 @@
 """The network on the compiled kernel: one call reads every weight once, in the bits it was packed in."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,11 +9,10 @@ from torch import Tensor
 from cerebras_gpt.generate import kernel as compiled
 from cerebras_gpt.generate.network import Network, Rows
 from cerebras_gpt.generate.slots import PAGE, SlotCache
-from cerebras_gpt.generate.weights import HEAD, LANES, Kind, Packed, Quantised, filled, pack
+from cerebras_gpt.generate.weights import HEAD, Kind
 from cerebras_gpt.model.gpt import ACTIVATIONS, GPT
 
-MOST_ROWS = PAGE
-LARGE_PAGE = 2**21
+MOST_ROWS = 2 * PAGE
 ROW = 0.3
 """What a further row adds to the time of a pass over one, by one core (benchmarks/speculative.py)."""
 
@@ -24,18 +23,17 @@ class KernelNetwork(Network):
     Each row is computed alone, whatever the others are, so no number of rows has to be looked for.
     """
 
-    def __init__(self, model: GPT, kind: Kind, library: ctypes.CDLL, codes: Mapping[str, Quantised]) -> None:
+    def __init__(self, model: GPT, kind: Kind, library: ctypes.CDLL) -> None:
         self.model, self.architecture, self.kind = model, model.architecture, kind
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.decode_rows = self.prefill_rows = (MOST_ROWS,)
+        self.piece = MOST_ROWS
         self._library, self._kept = library, list[Tensor]()
         self._named = dict(model.named_parameters())
-        self._described = self._describe(codes)
+        self._described = self._describe()
         shape, n_threads = self.architecture, torch.get_num_threads()
-        n_work = compiled.work_floats(
-            MOST_ROWS, shape.d_model, shape.d_ffn, -(-shape.seq_len // PAGE) * PAGE, n_threads
-        )
-        self._work = torch.empty(n_work)
+        n_positions = shape.seq_len + -shape.seq_len % PAGE
+        self._work = torch.empty(compiled.work_floats(MOST_ROWS, shape, n_positions, n_threads))
         self._n_threads = n_threads
 
     def pass_cost(self, n_rows: int) -> float:
@@ -45,25 +43,33 @@ class KernelNetwork(Network):
     def slots(self, n_slots: int, n_tokens: int) -> SlotCache:
         """An empty cache, in bfloat16 but for float32 weights."""
         dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
-        return SlotCache(self.architecture, n_slots, n_tokens, dtype, self.device)
+        width = compiled.filled_width(self.architecture.d_head)
+        return SlotCache(self.architecture, n_slots, n_tokens, dtype, self.device, width)
 
     def decode(self, ids: Sequence[int], slots: Sequence[int], lengths: Sequence[int]) -> Rows:
         """One new token for each of these slots, which hold as many before it."""
         return Rows(torch.tensor(ids), torch.tensor(lengths), torch.tensor(slots), [])
 
     def prefill(self, ids: Sequence[int], slot: int, start: int) -> Rows:
-        """A piece of at most PAGE ids of one prompt."""
+        """A piece of at most `piece` ids of one prompt."""
         return self.decode(ids, [slot] * len(ids), range(start, start + len(ids)))
 
     def hidden(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Final hidden states, multiplied by the logit scale; keys and values go to the cache: (N, C)."""
-        described, N = self._described, len(rows.ids)
+        result = torch.empty(len(rows.ids), self.architecture.d_model)  # (N, C)
+        self._run(rows, cache, result.data_ptr())
+        return result
+
+    def read(self, rows: Rows, cache: SlotCache) -> None:
+        """Keys and values go to the cache; of the last block nothing else is computed."""
+        self._run(rows, cache, None)
+
+    def _run(self, rows: Rows, cache: SlotCache, result: int | None) -> None:
+        described = self._described
         described.n_slots, described.n_positions = cache.n_slots, cache.kv.shape[4]
         described.small_cache = cache.kv.dtype == torch.bfloat16
-        result = torch.empty(N, self.architecture.d_model)  # (N, C)
-        pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work, result)]
-        self._library.hidden(ctypes.addressof(described), N, *pointers, self._n_threads)
-        return result
+        pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work)]
+        self._library.hidden(ctypes.addressof(described), len(rows.ids), *pointers, result, self._n_threads)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token: (N, C) -> (N, V)."""
@@ -78,26 +84,26 @@ class KernelNetwork(Network):
         self._library.product(head, len(x), x.shape[1], *pointers, self._n_threads)
 
     @torch.inference_mode()
-    def _describe(self, codes: Mapping[str, Quantised]) -> compiled.Model:
+    def _describe(self) -> compiled.Model:
         model, shape, table = self.model, self.architecture, self.model.parametrization
         embeddings = (model.token_embedding.weight, model.position_embedding.weight)
         tables = [self._keep(model.projection(weight)) for weight in embeddings]  # (V, C), (T, C)
-        layers = (compiled.Layer * shape.n_layers)(*(self._layer(f"blocks.{n}", codes) for n in range(shape.n_layers)))
+        layers = (compiled.Layer * shape.n_layers)(*(self._layer(f"blocks.{n}") for n in range(shape.n_layers)))
         head = "token_embedding" if shape.tied else "head"
         return compiled.Model(
             *(shape.n_layers, shape.d_model, shape.n_heads, shape.d_ffn),
             *(list(ACTIVATIONS).index(shape.activation), 0, 0, 0),
             *(shape.layer_norm_eps, table.attention_scale, table.residual_scale),
             *(table.embedding_scale, table.logit_scale, *tables, *self._norm("norm")),
-            *(layers, self._linear(head, codes, HEAD[self.kind])),
+            *(layers, self._linear(head, HEAD[self.kind])),
         )
 
-    def _layer(self, block: str, codes: Mapping[str, Quantised]) -> compiled.Layer:
+    def _layer(self, block: str) -> compiled.Layer:
         norms = [
             address for name in ("norm_attention", "norm_feed_forward") for address in self._norm(f"{block}.{name}")
         ]
         linears = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")
-        return compiled.Layer(*norms, *(self._linear(f"{block}.{name}", codes, self.kind) for name in linears))
+        return compiled.Layer(*norms, *(self._linear(f"{block}.{name}", self.kind) for name in linears))
 
     def _norm(self, name: str) -> tuple[int, int]:
         return self._keep(self._named[f"{name}.weight"]), self._keep(self._named[f"{name}.bias"])
@@ -106,21 +112,8 @@ class KernelNetwork(Network):
         self._kept.append(x.detach().float().contiguous())
         return self._kept[-1].data_ptr()
 
-    def _linear(self, name: str, codes: Mapping[str, Quantised], kind: Kind) -> compiled.Linear:
-        """A weight packed, in large pages."""
+    def _linear(self, name: str, kind: Kind) -> compiled.Linear:
         weight, bias = self._named[f"{name}.weight"], self._named.get(f"{name}.bias")
-        packed = pack(codes.get(f"{name}.weight") or filled(weight.detach().float()), kind)
-        packed = Packed(self._in_large_pages(packed.codes), packed.scales)
-        if packed.scales is not None:
-            self._kept.append(packed.scales)
-        added = None if bias is None else filled(bias.detach().float()[None], 1, LANES)[0].contiguous()
-        if added is not None:
-            self._kept.append(added)
-        return compiled.linear(packed, kind, weight.shape[1], weight.shape[0], added)
-
-    def _in_large_pages(self, codes: Tensor) -> Tensor:
-        memory = torch.empty(len(codes) + LARGE_PAGE, dtype=torch.uint8)
-        first = -memory.data_ptr() % LARGE_PAGE
-        self._library.in_large_pages(memory.data_ptr() + first, len(codes))
-        self._kept.append(memory)
-        return memory[first : first + len(codes)].copy_(codes)
+        linear, kept = compiled.packed(self._library, weight, kind, bias)
+        self._kept += kept
+        return linear

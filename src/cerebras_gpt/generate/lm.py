@@ -1,6 +1,7 @@
 """The waist of the system: above it everybody speaks text, below it everybody speaks tensors."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -66,9 +67,11 @@ class LM:
             raise FileNotFoundError(
                 f"{folder} has a model but no tokenizer; import the model again with --tokenizer FILE or gpt2"
             )
-        tokenizer = Tokenizer.load(folder / "tokenizer.json")
         guessing = None if draft is None else LM.load(draft, weights)
-        return cls(checkpoint.load_model(folder), tokenizer, chat_template(folder), weights, guessing)
+        with ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(Tokenizer.load, folder / "tokenizer.json")
+            model = checkpoint.load_model(folder)
+        return cls(model, reading.result(), chat_template(folder), weights, guessing)
 
     @cached_property
     def network(self) -> Network:

@@ -48,10 +48,14 @@ class Rows(NamedTuple):
 class Network:
     """A model's weights, with the numbers of rows that give each row the same bits."""
 
+    piece: int
+    """Most tokens of one prompt that a pass reads."""
+
     def __init__(self, model: GPT, most_rows: int = 16) -> None:
         assert most_rows <= ROWS[-1]
         self.model, self.architecture = model, model.architecture
         self.dtype, self.device = model.head_table.dtype, model.head_table.device
+        self.piece = PAGE
         candidates = [n for n in ROWS if n <= fitting(most_rows, ROWS)]
         self.decode_rows = self._equal_rows(candidates)
         self.prefill_rows = self._equal_pieces([n for n in ROWS if 16 <= n <= PAGE])
@@ -91,6 +95,10 @@ class Network:
             up = activation(self.product(block.norm_feed_forward(x), block.feed_forward.up))  # (N, F)
             x = torch.add(x, self.product(up, block.feed_forward.down), alpha=block.residual_scale)
         return model.norm(x) * model.parametrization.logit_scale
+
+    def read(self, rows: Rows, cache: SlotCache) -> None:
+        """Keys and values go to the cache; nothing else is asked for."""
+        self.hidden(rows, cache)
 
     def decode(self, ids: Sequence[int], slots: Sequence[int], lengths: Sequence[int]) -> Rows:
         """One new token for each of these slots, in ascending order, which hold as many before it."""

@@ -2,21 +2,25 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from ctypes import CDLL
 from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from cerebras_gpt.config import unknown
-from cerebras_gpt.generate.kernel import kernel
+from cerebras_gpt.generate.kernel import compiler, kernel, round_in_place
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
-from cerebras_gpt.generate.weights import HEAD, KINDS, Kind, Quantised, dequantised, quantise
+from cerebras_gpt.generate.weights import HEAD, KINDS, SMALLEST, Kind, rounded
 from cerebras_gpt.model.gpt import GPT
+from cerebras_gpt.process import memory_at_hand
 
 Precision = Literal["auto", "fastest", "float32", "bfloat16", "int8", "int4"]
-"""auto: float32 as torch computes it. fastest: what decodes fastest here, measured at load. The rest: on the kernel."""
+"""auto: float32, on the kernel where that is faster. fastest: what decodes fastest here, measured. The rest: on it."""
 
+FASTER_ON = "AVX512"
+"""Where the kernel is faster than torch in float32 too, as torch names it (benchmarks/decode.py)."""
 TRIED_STEPS = 5
 
 
@@ -30,23 +34,20 @@ class Prepared(NamedTuple):
 
 
 @torch.no_grad()
-def reduce(model: GPT, kind: Kind) -> dict[str, Quantised]:
-    """Rounds the matrices of the blocks and the head to these bits, in place; their codes by name, if they have any.
+def reduce(model: GPT, kind: Kind, library: CDLL | None = None) -> None:
+    """Rounds the matrices of the blocks and the head to these bits, in place: by the kernel, or without one by torch.
 
     A tied table is the head, so tokens are looked up in the rounded one too; positions, norms and biases stay.
     """
-    codes = {}
     for name, parameter in model.named_parameters():
         is_head = parameter is model.head_table
         if not is_head and (parameter.dim() != 2 or not name.startswith("blocks.")):
             continue
         bits = HEAD[kind] if is_head else kind
-        if bits == "bfloat16":
-            parameter.copy_(parameter.bfloat16())
-        elif bits in ("int8", "int4"):
-            codes[name] = quantise(parameter, bits)
-            parameter.copy_(dequantised(codes[name], parameter.shape[1]))
-    return codes
+        if library is None or bits not in SMALLEST:
+            parameter.copy_(rounded(parameter, bits))
+        else:
+            round_in_place(library, parameter, bits)
 
 
 def precision(name: str) -> Precision:
@@ -61,27 +62,37 @@ def prepared(model: GPT, weights: Precision) -> Prepared:
     """The model for use in these bits; it is rounded in place."""
     weights = precision(weights)
     if weights == "auto":
-        return Prepared(model, lambda: Network(model), "float32")
+        return Prepared(model, lambda: _exact(model), "float32")
     if weights == "fastest":
         return _fastest(model)
     return _in_kind(model, weights)
 
 
+def _exact(model: GPT) -> Network:
+    """Float32 on the kernel where that is the faster: on processors with long vectors; else as torch computes it."""
+    table, n_bytes = model.head_table, 4 * sum(parameter.numel() for parameter in model.parameters())
+    is_faster = torch.backends.cpu.get_cpu_capability() == FASTER_ON and table.dtype == torch.float32
+    fits = table.device.type == "cpu" and n_bytes < memory_at_hand() / 2  # the kernel has weights of its own
+    if not (is_faster and fits and compiler()):
+        return Network(model)
+    return _network(model, "float32")
+
+
 def _in_kind(model: GPT, kind: Kind) -> Prepared:
-    codes = reduce(model, kind)
-    return Prepared(model, lambda: _network(model, kind, codes), kind)
+    reduce(model, kind, kernel() if kind in SMALLEST else None)
+    return Prepared(model, lambda: _network(model, kind), kind)
 
 
-def _network(model: GPT, kind: Kind, codes: Mapping[str, Quantised]) -> Network:
+def _network(model: GPT, kind: Kind) -> Network:
     """On the kernel, or where there is none as torch computes the rounded weights."""
     library = kernel()
-    return Network(model) if library is None else KernelNetwork(model, kind, library, codes)
+    return Network(model) if library is None else KernelNetwork(model, kind, library)
 
 
 def _fastest(model: GPT) -> Prepared:
     """What takes the least time for a token of one sequence; float32 as torch computes it where there is no kernel."""
     if kernel() is None:
-        return prepared(model, "auto")
+        return Prepared(model, lambda: Network(model), "float32")
     found = []
     for kind in KINDS:
         tried = _in_kind(copy.deepcopy(model), kind)

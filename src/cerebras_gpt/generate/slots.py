@@ -32,10 +32,16 @@ class SlotCache:
     """One (L, 2, R, H, S, D) tensor of R slots; a slot also remembers which ids its first pages were made from."""
 
     def __init__(
-        self, architecture: Architecture, n_slots: int, n_tokens: int, dtype: torch.dtype, device: torch.device
+        self,
+        architecture: Architecture,
+        n_slots: int,
+        n_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        width: int | None = None,
     ) -> None:
         S = reach(n_tokens, architecture.seq_len)
-        shape = (architecture.n_layers, 2, n_slots, architecture.n_heads, S, architecture.d_head)
+        shape = (architecture.n_layers, 2, n_slots, architecture.n_heads, S, width or architecture.d_head)
         # Zeros, not empty: a masked position has weight 0, and 0 times a stray NaN would still be NaN.
         self.kv = torch.zeros(shape, dtype=dtype, device=device)  # (L, 2, R, H, S, D)
         self.pages: list[tuple[int, ...]] = [()] * n_slots

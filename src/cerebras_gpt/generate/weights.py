@@ -1,4 +1,4 @@
-"""Weights in fewer bits: groups of whole numbers with a common scale, and the order in which the kernel reads them."""
+"""Weights in fewer bits: groups of whole numbers with a common scale."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -28,9 +28,9 @@ class Quantised(NamedTuple):
     """(n_out, n_in / GROUP) in bfloat16, whose range is float32's."""
 
 
-def filled(weight: Tensor, n_out: int = 1, n_in: int = GROUP) -> Tensor:
-    """The weight with zeros to the right and below, up to multiples: (O, I) -> (O', I')."""
-    return F.pad(weight, (0, -weight.shape[1] % n_in, 0, -weight.shape[0] % n_out))
+def filled(weight: Tensor) -> Tensor:
+    """The weight with zeros to the right, up to a multiple of GROUP: (O, I) -> (O, I')."""
+    return F.pad(weight, (0, -weight.shape[1] % GROUP))
 
 
 def quantise(weight: Tensor, kind: Kind) -> Quantised:
@@ -54,35 +54,6 @@ def dequantised(weight: Quantised, n_in: int) -> Tensor:
     return groups.view(len(weight.codes), -1)[:, :n_in].contiguous()
 
 
-class Packed(NamedTuple):
-    """A weight in the order in which the kernel reads it: LANES rows at a time, along their numbers."""
-
-    codes: Tensor
-    """Bytes."""
-    scales: Tensor | None
-    """(O / LANES, G, LANES) in bfloat16."""
-
-
-def pack(weight: Tensor | Quantised, kind: Kind) -> Packed:
-    """Tiles of LANES rows; in each, 4 bytes of one row (4 int8, 8 int4 in two steps, 2 bfloat16) beside the next's."""
-    if isinstance(weight, Quantised):
-        scales = _tiles(filled(weight.scales, LANES, 1), 1)[..., 0]  # (O / 16, G, 16)
-        codes = filled(weight.codes, LANES).view(torch.uint8) + (128 if kind == "int8" else 8)  # from 0 on, modulo 256
-        tiles = _tiles(codes.view(torch.int32), 1).contiguous().view(torch.uint8)  # (O / 16, I / 4, 16, 4)
-        if kind == "int4":
-            tiles = tiles[:, 0::2] | tiles[:, 1::2] << 4  # (O / 16, I / 8, 16, 4)
-        return Packed(tiles.contiguous().view(-1), scales.contiguous())
-    per_step = 2 if kind == "bfloat16" else 1
-    numbers = filled(weight, LANES).to(torch.bfloat16 if kind == "bfloat16" else torch.float32)
-    return Packed(_tiles(numbers, per_step).contiguous().view(-1).view(torch.uint8), None)
-
-
-def _tiles(numbers: Tensor, per_step: int) -> Tensor:
-    """(O, I) -> (O / LANES, I / per_step, LANES, per_step)."""
-    O, I = numbers.shape  # noqa: E741
-    return numbers.view(O // LANES, LANES, I // per_step, per_step).transpose(1, 2)
-
-
 def rounded(weight: Tensor, kind: Kind) -> Tensor:
     """What is left of a weight in these bits, in float32: (n_out, n_in) -> (n_out, n_in)."""
     if kind == "float32":
@@ -92,7 +63,9 @@ def rounded(weight: Tensor, kind: Kind) -> Tensor:
     return dequantised(quantise(weight, kind), weight.shape[1])
 
 
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1 + 2 / GROUP, "int4": 0.5 + 2 / GROUP}
+CODE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}
+BYTES = {**CODE_BYTES, "int8": 1 + 2 / GROUP, "int4": 0.5 + 2 / GROUP}
+"""Of a number, its part of a scale with it."""
 
 
 def stored_bytes(n_in_blocks: int, n_in_head: int, kind: Kind) -> int:
