@@ -110,5 +110,6 @@ def _rows_to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
     p = torch.softmax(logits, -1, out=logits)  # (N, V)
     # log of the softmax's denominator, from its largest term: on a CPU torch's logsumexp is the slower pass.
     largest = p.amax(-1, keepdim=True).to(exact_dtype(logits))  # (N, 1)
-    p.scatter_add_(1, index, p.new_full((1, 1), -1.0).expand_as(index))
+    # Not scatter_add_, which copies all of a narrow tensor to float32 and back.
+    p.scatter_(1, index, p.gather(1, index) - 1)
     return (highest - largest.log() - correct).sum()
