@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cerebras_gpt.model.architecture import VOCAB_MULTIPLE
+from cerebras_gpt.model.kernel import call, serves
 
 IGNORED = -100
 """A target that counts for nothing: padding, prompts, already scored tokens."""
@@ -95,6 +96,10 @@ def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:
 
 def _to_gradient_(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
     """Gives the summed nats; softmax minus one-hot takes the place of the logits: (N, padded V), (N,) -> ()."""
+    if serves(logits) and logits.is_contiguous():
+        nats = torch.empty(len(targets))
+        call("loss_rows", logits, targets.contiguous(), nats, len(targets), vocab_size, logits.shape[1])
+        return nats.sum()
     logits[:, vocab_size:] = float("-inf")  # the padding is as likely as it should be
     total = torch.zeros((), dtype=exact_dtype(logits), device=logits.device)
     rows = max(1, CACHED_ELEMENTS // logits.shape[1])
