@@ -62,7 +62,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """(N, C), (N,), (V, C) -> () in float32 or better."""
         V = table.shape[0]
         # Products like round sizes: the vocabulary is padded here and nowhere else, so no result depends on it.
-        head = F.pad(table.to(hidden.dtype), (0, 0, 0, -V % VOCAB_MULTIPLE))  # (padded V, C)
+        head = hidden.new_zeros(V + -V % VOCAB_MULTIPLE, table.shape[1])  # (padded V, C)
+        head[:V].copy_(table)
         exact = exact_dtype(hidden)
         total = torch.zeros((), dtype=exact, device=hidden.device)
         d_hidden, d_head = torch.empty_like(hidden), torch.zeros(table.shape, dtype=exact, device=head.device)
@@ -76,14 +77,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 torch.mm(logits, head, out=d_hidden[i : i + rows])
                 _add_products_(d_head, logits, x)
-        ctx.save_for_backward(d_hidden, d_head.to(table.dtype))
+        ctx.gradients = d_hidden, d_head.to(table.dtype)
         return total
 
     @staticmethod
     def backward(ctx, d_loss: Tensor) -> tuple[Tensor, None, Tensor]:  # type: ignore[no-untyped-def,override]
-        """() -> the gradients of hidden and table."""
-        d_hidden, d_table = ctx.saved_tensors
-        return d_hidden * d_loss, None, d_table * d_loss
+        """() -> the gradients of hidden and table, in the memory that held them: there is one way back, not two."""
+        d_hidden, d_table = ctx.gradients
+        ctx.gradients = None
+        return d_hidden.mul_(d_loss), None, d_table.mul_(d_loss)
 
 
 def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:

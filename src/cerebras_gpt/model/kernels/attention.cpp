@@ -62,6 +62,9 @@ inline void trade(__m512i* row) {
 // The transpose of 16 x 16 numbers, in place.
 inline void turn(__m512i* row) { trade<1>(row), trade<2>(row), trade<4>(row), trade<8>(row); }
 
+// Numbers from a row of such a pack to the next: an odd number of cache lines, so that rows do not displace each other.
+inline int64_t stride(int64_t padded) { return padded + LANES; }
+
 // Pairs along D, a column for each time: (D / 2, padded T); zeros from T on.
 void pack_along_width(const Half* x, int64_t of_time, int64_t T, int64_t D, uint32_t* to, int64_t padded) {
   for (int64_t t = 0; t < padded; t += LANES)
@@ -70,7 +73,7 @@ void pack_along_width(const Half* x, int64_t of_time, int64_t T, int64_t D, uint
       for (int i = 0; i < LANES; ++i)
         row[i] = t + i < T ? _mm512_maskz_loadu_epi32(first(D / 2 - d), x + (t + i) * of_time + 2 * d) : __m512i{};
       turn(row);
-      for (int i = 0; i < LANES && d + i < D / 2; ++i) _mm512_storeu_si512(to + (d + i) * padded + t, row[i]);
+      for (int i = 0; i < LANES && d + i < D / 2; ++i) _mm512_storeu_si512(to + (d + i) * stride(padded) + t, row[i]);
     }
 }
 
@@ -115,7 +118,7 @@ struct Shape {
 void attend(Shape s, const Half* q, const Half* k, const Half* v, int64_t of_time, Half* y, int64_t of_y, float* logs,
             float scale) {
   const int64_t T = s.T, D = s.D, padded = s.padded();
-  std::vector<uint32_t> keys(D / 2 * padded), values(padded / 2 * D);
+  std::vector<uint32_t> keys(D / 2 * stride(padded)), values(padded / 2 * D);
   std::vector<float> products(ROWS * padded), mixed(ROWS * D);
   std::vector<Half> queries(ROWS * D), weights(ROWS * padded);
   pack_along_width(k, of_time, T, D, keys.data(), padded);
@@ -123,7 +126,7 @@ void attend(Shape s, const Half* q, const Half* k, const Half* v, int64_t of_tim
   for (int64_t t = 0; t < T; t += ROWS) {
     const int64_t rows = std::min<int64_t>(ROWS, T - t), seen = up_to(t + rows, WIDE);
     for (int64_t r = 0; r < rows; ++r) std::copy_n(q + (t + r) * of_time, D, queries.data() + r * D);
-    strip(queries.data(), D, keys.data(), padded, products.data(), padded, D / 2, seen, false);
+    strip(queries.data(), D, keys.data(), stride(padded), products.data(), padded, D / 2, seen, false);
     float shares[ROWS];
     for (int64_t r = 0; r < rows; ++r) {
       auto [highest, total] =

@@ -16,7 +16,8 @@ struct Back {
 
   Back(Shape s, float scale) : s(s), scale(scale) {
     const int64_t D = s.D, block = KEYS * QUERIES;
-    for (auto* x : {&q_wide, &d_wide, &q_long, &d_long}) x->resize(D / 2 * padded);
+    for (auto* x : {&q_wide, &d_wide}) x->resize(D / 2 * stride(padded));
+    for (auto* x : {&q_long, &d_long}) x->resize(D / 2 * padded);
     k_turned.resize(D * padded), d_q.resize(D * padded), delta.resize(padded), logs.resize(padded);
     for (auto* x : {&products, &d_weights}) x->resize(block);
     for (auto* x : {&d_k, &d_v}) x->resize(KEYS * D);
@@ -92,13 +93,14 @@ struct Back {
     for (int64_t row = 0; row < KEYS; row += ROWS) {
       const int64_t from = std::max<int64_t>(0, key + row - query) / WIDE * WIDE, at = row * QUERIES + from;
       const int64_t width = QUERIES - from;
-      strip(k.data() + row * D, D, q_wide.data() + query + from, padded, products.data() + at, QUERIES, D / 2, width, false);
-      strip(v.data() + row * D, D, d_wide.data() + query + from, padded, d_weights.data() + at, QUERIES, D / 2, width, false);
+      const int64_t wide = stride(padded), column = query + from;
+      strip(k.data() + row * D, D, q_wide.data() + column, wide, products.data() + at, QUERIES, D / 2, width, false);
+      strip(v.data() + row * D, D, d_wide.data() + column, wide, d_weights.data() + at, QUERIES, D / 2, width, false);
       for (int64_t i = 0; i < ROWS; i += 2) {
         std::fill_n(d_pairs.data() + (row + i) / 2 * QUERIES, from, 0u);
         differentiate(row + i, from, key, query);
       }
-      const int64_t pair = (query + from) / 2 * D;
+      const int64_t pair = column / 2 * D;
       strip(weights.data() + at, QUERIES, d_long.data() + pair, D, d_v.data() + row * D, D, width / 2, D, true);
       strip(d_products.data() + at, QUERIES, q_long.data() + pair, D, d_k.data() + row * D, D, width / 2, D, true);
     }

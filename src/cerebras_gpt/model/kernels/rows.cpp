@@ -61,8 +61,8 @@ void normalize_back(const Half* x, const Half* d_y, const float* weight, const f
   }
 }
 
-// Nats of a row's target; softmax minus one-hot takes the place of its logits.
-float to_gradient(Half* logits, int64_t target, int64_t V, int64_t width) {
+// Nats of a row's target; softmax minus one-hot takes the place of its logits. There is room for V exponentials.
+float to_gradient(Half* logits, int64_t target, int64_t V, int64_t width, float* exponentials) {
   const float right = one(logits[target]);
   F16 top = all(-INFINITY), total = {};
   for (int64_t v = 0; v < V; v += LANES) {
@@ -72,15 +72,13 @@ float to_gradient(Half* logits, int64_t target, int64_t V, int64_t width) {
   const float highest = _mm512_reduce_max_ps(top);
   for (int64_t v = 0; v < V; v += LANES) {
     const __mmask16 m = first(V - v);
-    total = _mm512_mask_add_ps(total, m, total, exponential(read(logits + v, m) - all(highest)));
+    F16 e = _mm512_maskz_mov_ps(m, exponential(read(logits + v, m) - all(highest)));
+    _mm512_storeu_ps(exponentials + v, e);
+    total += e;
   }
   const float denominator = sum(total), share = 1.f / denominator;
   const float p = std::exp(right - highest) * share;
-  for (int64_t v = 0; v < V; v += LANES) {
-    const __mmask16 m = first(V - v);
-    F16 e = exponential(read(logits + v, m) - all(highest));
-    write(logits + v, _mm512_maskz_mul_ps(m, e, all(share)), first(width - v));
-  }
+  for (int64_t v = 0; v < V; v += LANES) write(logits + v, _mm512_loadu_ps(exponentials + v) * share, first(width - v));
   std::fill(logits + std::min(width, up_to(V, LANES)), logits + width, Half(0));
   write(logits + target, all(p - 1.f), 1);
   return std::log(denominator) + highest - right;
@@ -133,7 +131,11 @@ void gelu_backward(const Half* x, const Half* d_y, Half* d_x, int64_t n, int thr
 
 // logits (N, width) become gradients, the columns from V on zeros; targets and nats (N,).
 void loss_rows(Half* logits, const int64_t* targets, float* nats, int64_t N, int64_t V, int64_t width, int threads) {
-#pragma omp parallel for num_threads(threads)
-  for (int64_t n = 0; n < N; ++n) nats[n] = to_gradient(logits + n * width, targets[n], V, width);
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> room(up_to(V, LANES));
+#pragma omp for
+    for (int64_t n = 0; n < N; ++n) nats[n] = to_gradient(logits + n * width, targets[n], V, width, room.data());
+  }
 }
 }
