@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from cerebras_gpt.model.attention import causal_attention
-from cerebras_gpt.model.fused import gelu, layer_norm
+from cerebras_gpt.model.fused import layer_norm
 from cerebras_gpt.model.kernel import kernel, serves
 from cerebras_gpt.model.loss import summed_loss
 
@@ -49,26 +49,6 @@ def test_layer_norm_and_its_gradients(n, width):
         assert_close(mine.grad, right.grad)
     if width > 2:  # of two numbers hardly anything is left
         assert_close(x.grad, wide.grad)
-
-
-@needs_kernels
-@pytest.mark.parametrize("n", [1, 16, 5000])
-def test_gelu_and_its_gradient(n):
-    x, wide = rounded(random(n, scale=3.0))
-    d_y, wide_d_y = rounded(random(n, seed=1))
-    y, expected = gelu(x), F.gelu(wide)
-    y.backward(d_y)
-    expected.backward(wide_d_y)
-    assert_close(y, expected)
-    assert_close(x.grad, wide.grad)
-
-
-@needs_kernels
-def test_gelu_is_exact_to_rounding_everywhere():
-    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
-    every = every[every.isfinite() & (every.abs() < 1e4)]
-    right = F.gelu(every.double())
-    assert ((gelu(every).double() - right).abs() <= ROUNDING * right.abs() + 2e-6).all()
 
 
 @needs_kernels
@@ -115,7 +95,7 @@ def test_the_number_of_threads_changes_no_bit():
         torch.set_num_threads(n_threads)
         x = random(300, 48).bfloat16().requires_grad_()
         weight = random(48, seed=1).float().requires_grad_()
-        y = gelu(layer_norm(x, weight, torch.zeros(48), 1e-5))
+        y = layer_norm(x, weight, torch.zeros(48), 1e-5)
         y = causal_attention(y.view(1, 100, 3, 3, 16).permute(2, 0, 3, 1, 4), 0.3)
         y.square().sum().backward()
         return y, x.grad, weight.grad
@@ -133,7 +113,6 @@ def test_what_is_no_number_stays_none(broken):
     x = random(40, 48).bfloat16()
     x[20, 5] = broken
     assert not layer_norm(x, torch.ones(48), torch.zeros(48), 1e-5)[20].isfinite().any()
-    assert not gelu(x)[20, 5].isfinite()
     assert not causal_attention(x.view(1, 40, 3, 1, 16).permute(2, 0, 3, 1, 4), 0.3).isfinite().all()
     assert not summed_loss(x, random(30, 48).float(), torch.zeros(40, dtype=torch.int64)).isfinite()
 
@@ -146,7 +125,6 @@ def test_without_a_compiler_torch_computes(monkeypatch, caplog):
             assert not serves(torch.zeros(1, dtype=torch.bfloat16))
         assert "no C++ compiler" in caplog.text
         x = random(5, 16).bfloat16()
-        assert torch.equal(gelu(x), F.gelu(x))
         assert torch.equal(layer_norm(x, torch.ones(16), torch.zeros(16), 1e-5), F.layer_norm(x, (16,)))
     finally:
         kernel.cache_clear()

@@ -1,4 +1,4 @@
-"""What happens to each row alone, in one pass where a compiled kernel is there: layer normalisation and exact GELU."""
+"""Layer normalisation, in fewer passes where a compiled kernel is there."""
 
 import torch
 from torch import Tensor
@@ -13,14 +13,6 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y: Tensor = CompiledLayerNorm.apply(x, weight, bias, eps)
         return y
     return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
-
-
-def gelu(x: Tensor) -> Tensor:
-    """x times the normal distribution up to x: (...) -> (...)."""
-    if serves(x):
-        y: Tensor = CompiledGelu.apply(x)
-        return y
-    return F.gelu(x)
 
 
 class CompiledLayerNorm(torch.autograd.Function):
@@ -43,24 +35,3 @@ class CompiledLayerNorm(torch.autograd.Function):
         d_x, d_affine = torch.empty_like(x), torch.empty(2, len(weight))
         call("norm_backward", x, d_y.contiguous(), weight, kept, d_x, d_affine, len(kept), len(weight))
         return d_x, d_affine[0], d_affine[1], None
-
-
-class CompiledGelu(torch.autograd.Function):
-    """Its value and its slope come from the same exponential."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
-        """(...) -> (...)."""
-        x = x.contiguous()
-        y = torch.empty_like(x)
-        call("gelu_forward", x, y, x.numel())
-        ctx.save_for_backward(x)
-        return y
-
-    @staticmethod
-    def backward(ctx, d_y: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
-        """(...) -> the gradient of x."""
-        (x,) = ctx.saved_tensors
-        d_x = torch.empty_like(x)
-        call("gelu_backward", x, d_y.contiguous(), d_x, x.numel())
-        return d_x

@@ -13,11 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.attention import causal_attention
-from cerebras_gpt.model.fused import gelu, layer_norm
+from cerebras_gpt.model.fused import layer_norm
 from cerebras_gpt.model.parametrization import TRUNCATION, Parametrization, Role
 
 ACTIVATIONS = {
-    "gelu": gelu,
+    "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
 }

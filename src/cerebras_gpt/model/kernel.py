@@ -63,8 +63,6 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     arguments: dict[str, list[type]] = {
         "norm_forward": [*[address] * 5, number, number, real],
         "norm_backward": [*[address] * 6, number, number],
-        "gelu_forward": [address, address, number],
-        "gelu_backward": [address, address, address, number],
         "loss_rows": [address, address, address, number, number, number],
         "attention_forward": [Shape, *[Heads] * 4, address, real],
         "attention_backward": [Shape, *[Heads] * 8, address, real],

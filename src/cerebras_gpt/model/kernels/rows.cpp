@@ -1,25 +1,8 @@
-// What happens to each row alone: layer normalisation, GELU, and the loss. N rows, C width, V vocabulary.
+// What happens to each row alone: layer normalisation and the loss. N rows, C width, V vocabulary.
 
 namespace {
 
 constexpr int64_t PARTS = 64;  // sums over rows are formed in so many parts, whatever the number of threads
-
-// The normal distribution up to x and its density there (Abramowitz and Stegun 7.1.26, error 1.5e-7).
-struct Normal {
-  F16 below, density;
-
-  explicit Normal(F16 x) {
-    F16 size = _mm512_abs_ps(x) * 0.707106781f;
-    F16 e = exponential(x * x * -0.5f), t = all(1.f) / _mm512_fmadd_ps(size, all(0.3275911f), all(1.f));
-    F16 y = _mm512_fmadd_ps(t, all(1.061405429f), all(-1.453152027f));
-    y = _mm512_fmadd_ps(y, t, all(1.421413741f));
-    y = _mm512_fmadd_ps(y, t, all(-0.284496736f));
-    y = _mm512_fmadd_ps(y, t, all(0.254829592f));
-    F16 tail = y * t * e * 0.5f;  // of the side away from 0
-    below = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, F16{}, _CMP_LT_OQ), all(1.f) - tail, tail);
-    density = e * 0.398942280f;
-  }
-};
 
 // Of a row: y = (x - mean) / deviation * weight + bias.
 void normalize(const Half* x, const float* weight, const float* bias, Half* y, float* kept, int64_t C, float eps) {
@@ -108,25 +91,6 @@ void norm_backward(const Half* x, const Half* d_y, const float* weight, const fl
   std::fill(d_affine, d_affine + 2 * C, 0.f);
   for (int64_t part = 0; part < PARTS; ++part)
     for (int64_t c = 0; c < 2 * C; ++c) d_affine[c] += parts[part * 2 * C + c];
-}
-
-void gelu_forward(const Half* x, Half* y, int64_t n, int threads) {
-#pragma omp parallel for num_threads(threads)
-  for (int64_t i = 0; i < n; i += LANES) {
-    const __mmask16 m = first(n - i);
-    F16 v = read(x + i, m);
-    write(y + i, v * Normal(v).below, m);
-  }
-}
-
-void gelu_backward(const Half* x, const Half* d_y, Half* d_x, int64_t n, int threads) {
-#pragma omp parallel for num_threads(threads)
-  for (int64_t i = 0; i < n; i += LANES) {
-    const __mmask16 m = first(n - i);
-    F16 v = read(x + i, m);
-    Normal normal(v);
-    write(d_x + i, read(d_y + i, m) * _mm512_fmadd_ps(v, normal.density, normal.below), m);
-  }
 }
 
 // logits (N, width) become gradients, the columns from V on zeros; targets and nats (N,).
