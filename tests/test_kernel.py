@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from cerebras_gpt.generate import kernel as compiled
+from cerebras_gpt import compiled
 from cerebras_gpt.generate.engine import generate_ids
 from cerebras_gpt.generate.kernel import input_floats, kernel, packed, round_in_place
 from cerebras_gpt.generate.kernel_network import KernelNetwork

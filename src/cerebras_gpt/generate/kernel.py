@@ -1,44 +1,22 @@
-"""The compiled kernel: built once with the C++ compiler that is there, kept in the user's cache folder."""
+"""The compiled kernel of decoding: its structs, its memory, and where it comes from."""
 
 import ctypes
-import hashlib
 import logging
-import os
-import shutil
-import subprocess
-import sys
-import uuid
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from cerebras_gpt.compiled import FAILURES, library
 from cerebras_gpt.generate.weights import CODE_BYTES, GROUP, KINDS, LANES, Kind
 from cerebras_gpt.model.architecture import Architecture
-from cerebras_gpt.process import cache_folder, processor
 
 log = logging.getLogger("cerebras_gpt")
 
-COMPILERS = ("c++", "g++", "clang++")
-FLAGS = (
-    "-O3",
-    "-march=native",
-    "-std=c++17",
-    "-fPIC",
-    "-shared",
-    "-fno-math-errno",
-    "-fno-strict-aliasing",
-    "-Wno-psabi",
-)
 SOURCES = ("numbers.h", "products.h", "packing.h", "attention.h", "decode.cpp")
 """Joined in this order, they are one source."""
-THREADS = (("-fopenmp",), ())
-"""Tried in this order: Apple's compiler comes without OpenMP."""
-BUILD_SECONDS = 120
 LARGE_PAGE = 2**21
 QUERIES = 16
 """Rows of one sequence that attend together."""
@@ -133,58 +111,24 @@ def work_floats(n_rows: int, shape: Architecture, n_positions: int, n_threads: i
     return rows + scores + input_floats(n_rows, max(shape.d_model, shape.d_ffn))
 
 
-def compiler() -> str | None:
-    """The C++ compiler that is there."""
-    return next((path for name in COMPILERS if (path := shutil.which(name))), None)
-
-
 @lru_cache
 def kernel() -> ctypes.CDLL | None:
     """The kernel, built now if it is not there yet; None, with one warning, where that cannot be."""
     try:
-        return _declared(ctypes.CDLL(str(_built())))
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        folder = resources.files("cerebras_gpt.generate") / "kernels"
+        return _declared(library("decode", b"".join((folder / name).read_bytes() for name in SOURCES)))
+    except FAILURES as error:
         log.warning("decoding without the compiled kernel, several times slower: %s", error)
         return None
 
 
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     address, number = ctypes.c_void_p, ctypes.c_int64
-    library.hidden.argtypes = [address, number, *[address] * 6, ctypes.c_int]
-    library.product.argtypes = [address, number, number, *[address] * 3, ctypes.c_int]
-    library.in_large_pages.argtypes = [address, number]
-    library.pack.argtypes = [address, address, number, ctypes.c_int]
-    library.round_weight.argtypes = [address, number, number, number, ctypes.c_int]
-    for function in (library.hidden, library.product, library.in_large_pages, library.pack, library.round_weight):
+    found.hidden.argtypes = [address, number, *[address] * 6, ctypes.c_int]
+    found.product.argtypes = [address, number, number, *[address] * 3, ctypes.c_int]
+    found.in_large_pages.argtypes = [address, number]
+    found.pack.argtypes = [address, address, number, ctypes.c_int]
+    found.round_weight.argtypes = [address, number, number, number, ctypes.c_int]
+    for function in (found.hidden, found.product, found.in_large_pages, found.pack, found.round_weight):
         function.restype = None
-    return library
-
-
-def _built() -> Path:
-    """The library of this source, compiler and processor."""
-    found = compiler()
-    if found is None:
-        raise ValueError(f"no C++ compiler ({', '.join(COMPILERS)}); install one, for example g++")
-    folder = resources.files("cerebras_gpt.generate") / "kernels"
-    code = b"".join((folder / name).read_bytes() for name in SOURCES)
-    identity = "\0".join([found, str(Path(found).stat().st_mtime_ns), processor(), sys.platform, *FLAGS])
-    name = hashlib.sha256(code + identity.encode()).hexdigest()[:16]
-    library = cache_folder() / "kernels" / f"decode-{name}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        _compile(found, code, library)
-    return library
-
-
-def _compile(program: str, code: bytes, library: Path) -> None:
-    """Under a name of its own first, so that no other process ever loads half a file."""
-    made = library.with_suffix(f".{uuid.uuid4().hex}")
-    for threads in THREADS:
-        command: Sequence[str] = [program, *FLAGS, *threads, "-x", "c++", "-", "-o", str(made)]
-        told = subprocess.run(command, input=code, capture_output=True, timeout=BUILD_SECONDS, check=False)
-        if told.returncode == 0:
-            os.replace(made, library)
-            return
-    lines = told.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-    made.unlink(missing_ok=True)
-    raise ValueError(f"{program} could not build it: {next((x for x in lines if 'error' in x), lines[-1])}")
+    return found

@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
+from cerebras_gpt.compiled import compiler
 from cerebras_gpt.config import unknown
-from cerebras_gpt.generate.kernel import compiler, kernel, round_in_place
+from cerebras_gpt.generate.kernel import kernel, round_in_place
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
 from cerebras_gpt.generate.weights import HEAD, KINDS, SMALLEST, Kind, rounded

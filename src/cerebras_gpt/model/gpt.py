@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.attention import causal_attention
+from cerebras_gpt.model.fused import layer_norm
 from cerebras_gpt.model.parametrization import TRUNCATION, Parametrization, Role
 
 ACTIVATIONS = {
@@ -76,13 +77,13 @@ class Embedding(nn.Embedding):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation in the dtype of its input; the statistics are float32 inside the kernel."""
+    """Layer normalisation in the dtype of its input; the statistics are float32."""
 
     role: Role = "norm"
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class Attention(nn.Module):

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cerebras_gpt.model.architecture import VOCAB_MULTIPLE
+from cerebras_gpt.model.kernel import call, serves
 
 IGNORED = -100
 """A target that counts for nothing: padding, prompts, already scored tokens."""
@@ -61,7 +62,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """(N, C), (N,), (V, C) -> () in float32 or better."""
         V = table.shape[0]
         # Products like round sizes: the vocabulary is padded here and nowhere else, so no result depends on it.
-        head = F.pad(table.to(hidden.dtype), (0, 0, 0, -V % VOCAB_MULTIPLE))  # (padded V, C)
+        head = hidden.new_zeros(V + -V % VOCAB_MULTIPLE, table.shape[1])  # (padded V, C)
+        head[:V].copy_(table)
         exact = exact_dtype(hidden)
         total = torch.zeros((), dtype=exact, device=hidden.device)
         d_hidden, d_head = torch.empty_like(hidden), torch.zeros(table.shape, dtype=exact, device=head.device)
@@ -75,14 +77,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 torch.mm(logits, head, out=d_hidden[i : i + rows])
                 _add_products_(d_head, logits, x)
-        ctx.save_for_backward(d_hidden, d_head.to(table.dtype))
+        ctx.gradients = d_hidden, d_head.to(table.dtype)
         return total
 
     @staticmethod
     def backward(ctx, d_loss: Tensor) -> tuple[Tensor, None, Tensor]:  # type: ignore[no-untyped-def,override]
-        """() -> the gradients of hidden and table."""
-        d_hidden, d_table = ctx.saved_tensors
-        return d_hidden * d_loss, None, d_table * d_loss
+        """() -> the gradients of hidden and table, in the memory that held them: there is one way back, not two."""
+        d_hidden, d_table = ctx.gradients
+        ctx.gradients = None
+        return d_hidden.mul_(d_loss), None, d_table.mul_(d_loss)
 
 
 def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:
@@ -95,6 +98,10 @@ def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:
 
 def _to_gradient_(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
     """Gives the summed nats; softmax minus one-hot takes the place of the logits: (N, padded V), (N,) -> ()."""
+    if serves(logits) and logits.is_contiguous():
+        nats = torch.empty(len(targets))
+        call("loss_rows", logits, targets.contiguous(), nats, len(targets), vocab_size, logits.shape[1])
+        return nats.sum()
     logits[:, vocab_size:] = float("-inf")  # the padding is as likely as it should be
     total = torch.zeros((), dtype=exact_dtype(logits), device=logits.device)
     rows = max(1, CACHED_ELEMENTS // logits.shape[1])
@@ -110,5 +117,6 @@ def _rows_to_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
     p = torch.softmax(logits, -1, out=logits)  # (N, V)
     # log of the softmax's denominator, from its largest term: on a CPU torch's logsumexp is the slower pass.
     largest = p.amax(-1, keepdim=True).to(exact_dtype(logits))  # (N, 1)
-    p.scatter_add_(1, index, p.new_full((1, 1), -1.0).expand_as(index))
+    # Not scatter_add_, which copies all of a narrow tensor to float32 and back.
+    p.scatter_(1, index, p.gather(1, index) - 1)
     return (highest - largest.log() - correct).sum()

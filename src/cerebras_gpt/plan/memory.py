@@ -52,10 +52,11 @@ def activation_bytes(
 
     Per token and layer, all in the computing type: the residual stream before either norm, the norms' outputs, q, k,
     v, the attention's output, and the feed-forward layer before and after its activation: c (8 d + 2 f); and the
-    attention weights of the blocks that a query may see, c h (T + block) / 2 (none where a fused kernel recomputes
-    them, as on a GPU). After the layers: the final norm's input and the gradient of its output; logits are formed in
-    chunks and never kept. (After Korthikanti et al. 2022, section 4, without dropout.) With recompute each layer keeps
-    only its input, c d per token, and one layer at a time all of the above.
+    attention weights of the blocks that a query may see, c h (T + block) / 2 (none where a kernel computes them again:
+    on a GPU, and on a CPU whose compiler and bfloat16 products are there, which the planner does not ask). After the
+    layers: the final norm's input and the gradient of its output; logits are formed in chunks and never kept. (After
+    Korthikanti et al. 2022, section 4, without dropout.) With recompute each layer keeps only its input, c d per
+    token, and one layer at a time all of the above.
     """
     d, f, c, T = architecture.d_model, architecture.d_ffn, compute_bytes, architecture.seq_len
     seen = T * T if T < BLOCK else T * (T + BLOCK) // 2  # query-key pairs of a head

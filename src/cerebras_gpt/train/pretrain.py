@@ -27,6 +27,7 @@ from cerebras_gpt.train.identity import LOCK, check_identity, copies, heal_calib
 from cerebras_gpt.train.noise_scale import noise_hook
 from cerebras_gpt.train.sharding import agreed, check_memory, new_model
 from cerebras_gpt.train.trainer import Hook, Trainer
+from cerebras_gpt.train.twice import twice_hook
 
 QUICK_TOKENS = 2**15
 """About how many held-out tokens are scored at a time during training, spread over all of them."""
@@ -57,7 +58,7 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
             run,
             execution,
             world,
-            hooks=[scoring(plan, held_out, execution), *main_only(moments, world)],
+            hooks=[twice_hook(), scoring(plan, held_out, execution), *main_only(moments, world)],
             texts=copies(train, run) if world.is_main else {},
             flops_per_second=calibration.peak_flops,
             flops_per_token=matmul_flops_per_token(plan.architecture),
