@@ -69,7 +69,9 @@ def test_it_learns_the_task(adapted, topics):
 
 
 def test_low_rank_updates_alone_learn_the_task(source, topics, tmp_path):
-    scores = adaptation(source, topics, tmp_path / "run", replace(TUNING, rank=4, rate=0.01)).run()
+    # In half the epochs it is learned or not by the seed, in every dtype.
+    longer = replace(TUNING, rank=4, epochs=20, evaluations=8, patience=8)
+    scores = adaptation(source, topics, tmp_path / "run", longer).run()
     assert scores.figures["accuracy"] > 0.95
     assert (checkpoint.resolve(tmp_path / "run") / "adapter_config.json").exists()
     before, after = (checkpoint.load_model(checkpoint.resolve(run)) for run in (source, tmp_path / "run"))
