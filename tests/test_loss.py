@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from cerebras_gpt.model import loss
-from cerebras_gpt.model.loss import IGNORED, summed_loss, token_losses
+from cerebras_gpt.model.loss import IGNORED, are_likeliest, summed_loss, token_losses
 
 
 def problem(dtype, n=70, d=12, vocab_size=50):
@@ -68,3 +68,14 @@ def test_bfloat16_is_close_and_its_loss_is_float32():
     assert rough.dtype == torch.float32
     assert rough.item() == pytest.approx(exact.item(), rel=1e-2)
     assert math.isfinite(rough.item())
+
+
+def test_the_likeliest_are_those_of_the_whole_logits():
+    generator = torch.Generator().manual_seed(0)
+    hidden, table = torch.randn(3, 5, 8, generator=generator), torch.randn(11, 8, generator=generator)
+    best = (hidden @ table.T).argmax(-1)
+    targets = best.clone()
+    targets[0], targets[1, :2] = (best[0] + 1) % 11, IGNORED
+    found = are_likeliest(hidden, table, targets)
+    assert torch.equal(found, targets == best)
+    assert not are_likeliest(hidden, table, torch.full_like(targets, IGNORED)).any()

@@ -47,6 +47,17 @@ def token_losses(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         return nats
 
 
+def are_likeliest(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """Whether no token is likelier than the target, False where ignored: (..., C), (V, C), (...) -> (...)."""
+    with torch.no_grad():
+        x, t = _counted(hidden, targets)
+        head, found = table.to(x.dtype), torch.zeros_like(targets, dtype=torch.bool)
+        rows = max(1, CACHED_ELEMENTS // table.shape[0])
+        best = [F.linear(some, head).argmax(-1) for some in x.split(rows)]
+        found[targets != IGNORED] = torch.cat(best) == t
+        return found
+
+
 def _counted(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The rows whose target is not ignored: (..., C), (...) -> (N, C), (N,); copied only if others are."""
     x, t = hidden.flatten(0, -2), targets.flatten()

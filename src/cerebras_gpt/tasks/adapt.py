@@ -7,6 +7,7 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,7 +19,7 @@ from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.interop import adapter
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.lora import add_low_rank, merged
-from cerebras_gpt.model.loss import token_losses
+from cerebras_gpt.model.loss import are_likeliest, token_losses
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import Metrics, rows_of
 from cerebras_gpt.tasks.table import name_of, task_json
@@ -41,39 +42,52 @@ MICRO_TOKENS = 8192
 
 @dataclass
 class EarlyStop:
-    """What the record says of the held-out loss so far; nothing else is remembered, so a resumed run decides alike."""
+    """What the record says of the held-out part so far; nothing else is remembered, so a resumed run decides alike.
+
+    The share of answer tokens that are the likeliest decides, then the loss: a model that goes on to get more right
+    soon is too sure of the rest, and its loss rises long before it gets worse (Guo et al. 2017).
+    """
 
     metrics: Metrics
     patience: int
 
     @property
-    def losses(self) -> dict[int, float]:
-        """Held-out loss by step."""
-        rows = rows_of(self.metrics.path, "held_out")
-        return {int(str(row["step"])): float(str(row["loss"])) for row in rows if row["loss"] is not None}
+    def merits(self) -> dict[int, tuple[float, float]]:
+        """Share of likeliest tokens and negative loss by step."""
+        rows = [row for row in rows_of(self.metrics.path, "held_out") if row["loss"] is not None]
+        return {int(str(row["step"])): (float(str(row["likeliest"])), -float(str(row["loss"]))) for row in rows}
 
     @property
     def best_step(self) -> int:
-        """The step with the lowest loss, the first of equals."""
-        losses = self.losses
-        return min(losses, key=losses.__getitem__)
+        """The step of most merit, the first of equals."""
+        merits = self.merits
+        return max(merits, key=merits.__getitem__)
 
     @property
     def is_over(self) -> bool:
         """Whether the last `patience` evaluations brought nothing better."""
-        steps = list(self.losses)
+        steps = list(self.merits)
         return bool(steps) and len(steps) - 1 - steps.index(self.best_step) >= self.patience
 
 
+class HeldOut(NamedTuple):
+    """Of all held-out answers together."""
+
+    nats: float
+    n_likeliest: int
+    """Tokens that were the likeliest."""
+
+
 @torch.no_grad()
-def held_out_nats(model: GPT, data: TuningData, execution: Execution, filler: int) -> float:
-    """Nats of all held-out answers together."""
-    nats = 0.0
+def held_out(model: GPT, data: TuningData, execution: Execution, filler: int) -> HeldOut:
+    """How well the held-out answers are foreseen."""
+    nats, n_likeliest = 0.0, 0
     for batch in by_length(data.held_out, execution.micro_batch_size, filler):
         ids, targets = (tensor.to(execution.device) for tensor in batch)
         hidden = model.hidden(ids, dtype=execution.torch_dtype)  # (B, T, C)
         nats += token_losses(hidden, model.head_table, targets).double().sum().item()
-    return nats
+        n_likeliest += int(are_likeliest(hidden, model.head_table, targets).sum())
+    return HeldOut(nats, n_likeliest)
 
 
 @dataclass
@@ -167,7 +181,7 @@ class Adaptation:
             trainer.resume()
             if self.world.is_main:
                 trainer.metrics.write("start", step=trainer.step, **environment(self.execution))
-                if not early.losses:
+                if not early.merits:
                     self.evaluate(trainer)
             try:
                 if not early.is_over:
@@ -193,18 +207,19 @@ class Adaptation:
         return trainer
 
     def evaluate(self, trainer: Trainer) -> None:
-        """Records the held-out loss of the averaged weights, and keeps them if they are the best so far."""
+        """Records how the averaged weights do on the held-out part, and keeps them if they are the best so far."""
         assert isinstance(trainer.adamw, AveragedAdamW)
         with trainer.adamw.averages():
-            nats = held_out_nats(trainer.model, self.data, self.execution, self.lm.tokenizer.end_of_text)
+            found = held_out(trainer.model, self.data, self.execution, self.lm.tokenizer.end_of_text)
             n_targets = sum(sample.n_targets for sample in self.data.held_out)
             trainer.metrics.write(
                 "held_out",
                 step=trainer.step,
                 tokens=trainer.tokens,
                 seconds=round(trainer.seconds, 3),
-                loss=nats / n_targets,
-                bits_per_byte=nats / math.log(2) / self.data.n_answer_bytes,
+                loss=found.nats / n_targets,
+                likeliest=found.n_likeliest / n_targets,
+                bits_per_byte=found.nats / math.log(2) / self.data.n_answer_bytes,
             )
             if EarlyStop(trainer.metrics, self.tuning.patience).best_step == trainer.step:
                 self.keep(trainer)
