@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cerebras_gpt.data.example_batches import ExampleBatches, by_length, padded, sample, shortened
+from cerebras_gpt.data.example_batches import LENGTHS, ExampleBatches, by_length, padded, sample, shortened
 from cerebras_gpt.data.examples import Example
 from cerebras_gpt.model.loss import IGNORED
 from cerebras_gpt.text.tokenizer import train_tokenizer
@@ -13,7 +13,7 @@ END = TOKENIZER.end_of_text
 
 
 def test_only_the_answer_and_the_end_are_learned():
-    batch = padded([sample(Example("ab", " cd"), TOKENIZER, 16)], END)
+    batch = padded([sample(Example("ab", " cd"), TOKENIZER, 16)], END, 16)
     assert TOKENIZER.decode(batch.ids[0].tolist()) == "ab cd"
     learned = batch.targets[0][batch.targets[0] != IGNORED].tolist()
     assert learned == [*TOKENIZER.encode(" cd"), END]
@@ -21,7 +21,7 @@ def test_only_the_answer_and_the_end_are_learned():
 
 def test_padding_is_never_learned():
     short, long = sample(Example("a", "b"), TOKENIZER, 16), sample(Example("aaaaaa", "b"), TOKENIZER, 16)
-    alone, beside = padded([short], END), padded([short, long], END)
+    alone, beside = padded([short], END, 16), padded([short, long], END, 16)
     assert (beside.targets[0] != IGNORED).sum() == (alone.targets[0] != IGNORED).sum() == 2
 
 
@@ -62,10 +62,13 @@ def test_rows_of_two_processes_are_the_global_batch():
     assert (whole.ids[1::2, :width] == odd.ids).all()
 
 
-def test_rows_of_like_length_go_together():
-    batches = ExampleBatches(SAMPLES, 5, 0, END)
-    sizes = [batches.rows(step, range(5)).ids.numel() for step in range(batches.steps_per_epoch)]
-    assert sum(sizes) < 1.1 * sum(len(one.ids) - 1 for one in SAMPLES)
+def test_rows_of_like_length_go_together_in_few_lengths():
+    samples = [sample(Example("ab" * (1 + n % 60), " x"), TOKENIZER, 120) for n in range(300)]
+    batches = ExampleBatches(samples, 5, 0, END)
+    shapes = [batches.rows(step, range(5)).ids.shape for step in range(batches.steps_per_epoch)]
+    longest = max(len(one.ids) - 1 for one in samples)
+    assert {T for _, T in shapes} <= {*range(LENGTHS, longest, LENGTHS), longest}
+    assert sum(B * T for B, T in shapes) < sum(len(one.ids) - 1 + 0.7 * LENGTHS for one in samples)
 
 
 def test_held_out_batches_show_each_example_once():

@@ -16,6 +16,9 @@ from cerebras_gpt.text.tokenizer import Tokenizer
 POOL = 32
 """Batches whose rows are sorted by length together: more saves more padding, fewer mix better."""
 
+LENGTHS = 16
+"""Rows are filled to multiples of it: memory kept by the process fits again when shapes recur (docs/adapt.md)."""
+
 
 class Sample(NamedTuple):
     """An example in ids."""
@@ -59,9 +62,9 @@ def sample(example: Example, tokenizer: Tokenizer, seq_len: int) -> Sample:
     return Sample(kept + answer, len(kept), len(given) - len(kept))
 
 
-def padded(samples: Sequence[Sample], filler: int) -> Batch:
-    """Samples as rows of the longest one's length, filled on the right: (B, T)."""
-    T = max(len(sample.ids) for sample in samples) - 1
+def padded(samples: Sequence[Sample], filler: int, most: int) -> Batch:
+    """Samples as rows of about the longest one's length, at most as many as given, filled on the right: (B, T)."""
+    T = min(most, -(-(max(len(sample.ids) for sample in samples) - 1) // LENGTHS) * LENGTHS)
     ids, targets = np.full((len(samples), T), filler), np.full((len(samples), T), IGNORED)
     for row, (tokens, n_given, _) in enumerate(samples):
         ids[row, : len(tokens) - 1] = tokens[:-1]
@@ -84,10 +87,10 @@ class ExampleBatches:
         self._order = lru_cache(maxsize=2)(self._epoch)
 
     def rows(self, step: int, rows: Sequence[int]) -> Batch:
-        """These rows of the global batch of a step, as long as the longest of them: (len(rows), T)."""
+        """These rows of the global batch of a step, about as long as the longest of them: (len(rows), T)."""
         epoch, index = divmod(step, self.steps_per_epoch)
         chosen = self._order(epoch)[index]
-        return padded([self.samples[chosen[row]] for row in rows], self.filler)
+        return padded([self.samples[chosen[row]] for row in rows], self.filler, int(self._lengths.max()) - 1)
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """Which samples make each batch: (steps_per_epoch, batch_size)."""
@@ -102,6 +105,7 @@ class ExampleBatches:
 
 
 def by_length(samples: Sequence[Sample], batch_size: int, filler: int) -> Iterator[Batch]:
-    """Every sample once, rows of like length together: what a held-out part is scored with."""
-    order = sorted(samples, key=lambda sample: len(sample.ids))
-    return (padded(order[i : i + batch_size], filler) for i in range(0, len(order), batch_size))
+    """Every sample once, rows of like length together, the longest first: what a held-out part is scored with."""
+    order = sorted(samples, key=lambda sample: -len(sample.ids))
+    most = len(order[0].ids) - 1 if order else 0
+    return (padded(order[i : i + batch_size], filler, most) for i in range(0, len(order), batch_size))

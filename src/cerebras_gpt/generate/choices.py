@@ -16,10 +16,11 @@ ROWS = 256
 def choice_nats(model: GPT, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]) -> Tensor:
     """Minus the log-probability of every choice after every prompt: N prompts, K choices -> (N, K) in float64.
 
-    A prompt and the longest choice together must fit in the window. Prompts of like length are computed together.
+    A prompt and the longest choice together must fit in the window. Prompts of like length are computed together, the
+    longest first: what comes later then fits into the memory that was.
     """
     nats = torch.empty(len(prompts), len(choices), dtype=torch.float64)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     n_together = max(1, ROWS // len(choices))
     for i in range(0, len(order), n_together):
         rows = order[i : i + n_together]
@@ -42,7 +43,9 @@ def _nats(model: GPT, prompts: Sequence[Sequence[int]], choices: Sequence[Sequen
     cache.keep([row for row in range(n) for _ in range(K)])
     filled = torch.tensor([[*choice, *[0] * (n_inputs + 1 - len(choice))] for choice in choices], device=table.device)
     later = model.hidden(filled[:, :-1].repeat(n, 1), cache, table.dtype)  # (n K, T, C)
-    rest = _log_probabilities(model, later).gather(-1, filled[:, 1:].repeat(n, 1)[..., None])  # (n K, T, 1)
+    wanted = filled[:, 1:].repeat(n, 1)[..., None]  # (n K, T, 1)
+    each = [_log_probabilities(model, later[:, t]).gather(-1, wanted[:, t]) for t in range(n_inputs)]  # T of (n K, 1)
+    rest = torch.cat(each, -1)  # (n K, T)
     counted = torch.tensor([[t < len(choice) - 1 for t in range(n_inputs)] for choice in choices], device=table.device)
     return -(first + (rest.view(n, K, n_inputs) * counted).sum(-1)).cpu()
 

@@ -1,4 +1,4 @@
-"""Greedy answers to many prompts: those of like length together, each cut so that there is room to answer."""
+"""Greedy answers to many prompts: those of like length together, longest first, each cut so that there is room."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def answers(lm: LM, prompts: Sequence[str], max_tokens: int) -> list[str]:
     n_new = min(max_tokens, lm.model.architecture.seq_len // 2)
     room = lm.model.architecture.seq_len + 1 - n_new
     ids = [shortened(prompt_ids(prompt, lm.tokenizer), room) for prompt in prompts]
-    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
     said = [""] * len(ids)
     for i in range(0, len(order), TOGETHER):
         rows = order[i : i + TOGETHER]
