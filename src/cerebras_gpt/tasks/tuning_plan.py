@@ -18,8 +18,8 @@ RATE_SHARE = 0.05
 peak: more than that spoils what is there before it brings anything (docs/adapt.md)."""
 PUBLISHED_RATE = 6e-4
 """Peak of pretraining where it is not known: that of the published 111M (Dey et al. 2023, table 9)."""
-LOW_RANK_RATE = 4.0
-"""Times that rate, if only low-rank updates are learned: they start at nothing."""
+LOW_RANK_RATE = 30.0
+"""Times that rate, if only low-rank updates are learned: they start at nothing (docs/adapt.md)."""
 WARMUP_SHARE = 0.05
 STEPS_BETWEEN = 5
 """Fewest steps from one evaluation to the next."""
