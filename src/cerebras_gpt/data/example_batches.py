@@ -17,7 +17,7 @@ POOL = 32
 """Batches whose rows are sorted by length together: more saves more padding, fewer mix better."""
 
 LENGTHS = 16
-"""Rows are filled to multiples of it: memory kept by the process fits again when shapes recur (docs/adapt.md)."""
+"""Rows are filled to multiples of it: memory kept by the process fits again when shapes recur."""
 
 
 class Sample(NamedTuple):

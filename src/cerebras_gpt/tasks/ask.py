@@ -10,11 +10,11 @@ from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.tasks.answers import answers
 from cerebras_gpt.tasks.classification import Classification
 from cerebras_gpt.tasks.dialogue import MAX_TOKENS as REPLY_TOKENS
-from cerebras_gpt.tasks.dialogue import Dialogue, messages_of
+from cerebras_gpt.tasks.dialogue import Dialogue
 from cerebras_gpt.tasks.documents import Library
 from cerebras_gpt.tasks.instruction import MAX_TOKENS, Instruction
 from cerebras_gpt.tasks.question_answering import CONTEXT, QuestionAnswering
-from cerebras_gpt.tasks.rows import Columns, Findings, Row, fields, named_columns
+from cerebras_gpt.tasks.rows import Columns, Findings, Row, fields
 from cerebras_gpt.tasks.segments import answer_from, label_log_probabilities
 from cerebras_gpt.tasks.table import load_task
 from cerebras_gpt.tasks.task import Task, filled
@@ -120,14 +120,8 @@ def reply(interview: Interview, rows: Sequence[Row], findings: Findings) -> Iter
     """The assistant's next turn."""
     task = interview.task
     assert isinstance(task, Dialogue)
-    name = named_columns(rows, task.columns)["messages"]
     n_new = min(REPLY_TOKENS, interview.lm.model.architecture.seq_len // 2)
-    for line, values in rows:
-        try:
-            messages = list(messages_of(values.get(name)))
-        except ValueError as error:
-            findings.refuse(line, str(error))
-            continue
+    for line, messages in task.conversations(rows, findings):
         yield Told(line, {"reply": task.reply(interview.lm, messages, n_new)})
 
 

@@ -31,16 +31,19 @@ class Dialogue:
             raise ValueError("a dialogue has no --template; its turns begin with System:, User: and Assistant:")
         return cls()
 
-    def examples(self, rows: Sequence[Row], findings: Findings) -> list[Example]:
-        """One for each answer of the assistant."""
+    def conversations(self, rows: Sequence[Row], findings: Findings) -> Iterator[tuple[int, list[Message]]]:
+        """Line and turns of each row; what is no conversation is refused."""
         name = named_columns(rows, self.columns)["messages"]
-        found: list[Example] = []
         for line, values in rows:
             try:
-                messages = list(messages_of(values.get(name)))
+                yield line, list(messages_of(values.get(name)))
             except ValueError as error:
                 findings.refuse(line, str(error))
-                continue
+
+    def examples(self, rows: Sequence[Row], findings: Findings) -> list[Example]:
+        """One for each answer of the assistant."""
+        found: list[Example] = []
+        for line, messages in self.conversations(rows, findings):
             places = [i for i, message in enumerate(messages) if message.role == "assistant" and i > 0]
             if not places:
                 findings.refuse(line, "no answer of the assistant")
