@@ -148,7 +148,9 @@ def scores(logits: Tensor, prompt: Sequence[int], answer: Sequence[int], samplin
 
 def best(scores: Tensor) -> int:
     """The likeliest token, the first among equals: (V,) -> an id; raises ValueError where that says nothing."""
-    found = scores.float().cpu().numpy()  # numpy's search takes a fifth of the time of torch's, and a NaN for the largest
+    found = (
+        scores.float().cpu().numpy()
+    )  # numpy's search takes a fifth of the time of torch's, and a NaN for the largest
     token = int(found.argmax())
     if not math.isfinite(found[token]):
         raise ValueError("the model's scores are not finite; its training diverged: use an earlier checkpoint")
