@@ -20,7 +20,7 @@ from cerebras_gpt.plan.families import mup
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train.calibrate import Calibration, keep
 from cerebras_gpt.train.execution import Execution
-from cerebras_gpt.train.optim import optimizer, prepare_state, state_tensors, weights
+from cerebras_gpt.train.optim import optimizer, state_tensors, weights
 from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.sharding import new_model, sharded_execution
 from cerebras_gpt.train.trainer import Hook
@@ -153,7 +153,6 @@ def reshard(world, plan, source, target):
     """Reads a checkpoint into shares of this world, or whole, and writes it again."""
     model = new_model(plan, replace(EXECUTION, shards=world.size))
     adamw = optimizer(model, plan)
-    prepare_state(adamw)
     tensors = {"model.safetensors": weights(model), "optimizer.safetensors": state_tensors(adamw, model)}
     for name, named in tensors.items():
         load_tensors(source / name, named, world)
