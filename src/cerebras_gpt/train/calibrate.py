@@ -167,7 +167,7 @@ def product_times(execution: Execution, seconds: float, size: int) -> list[float
     return Stopwatch(seconds).times(lambda: torch.mm(a, b, out=out)[0, 0].item())
 
 
-def measure_peak(execution: Execution, seconds: float = 0.5, size: int = 2048) -> float:
+def measure_peak(execution: Execution, seconds: float = 0.25, size: int = 2048) -> float:
     """FLOP/s of a large matrix product in the execution's dtype."""
     spent = product_times(execution, seconds, size)
     return 2 * size**3 / spent[len(spent) // 2]
@@ -265,7 +265,8 @@ def remembered(plan: Plan, stopwatch: Stopwatch, folder: Path) -> Calibration:
     with suppress(OSError, ValueError):
         chosen = config.from_mapping(Choice, read_json(file))
         if chosen.execution in candidates(plan):
-            speed = measure_speed(plan, chosen.execution, stopwatch)
+            short = Stopwatch(stopwatch.seconds / 2, stopwatch.fewest)  # only the speed is to be known
+            speed = measure_speed(plan, chosen.execution, short)
             if chosen.holds(speed):
                 return calibration(plan, Trial(chosen.execution, speed))
     found = ranking(plan, stopwatch)
