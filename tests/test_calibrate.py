@@ -43,7 +43,7 @@ def test_candidates_differ_and_fit_the_batch(tiny):
     assert {execution.micro_batch_size for execution in candidates(long)} == {1}
 
 
-def test_fewer_sequences_at_a_time_where_memory_ends(tiny, monkeypatch):
+def test_fewer_sequences_at_a_time_where_memory_ends(tiny, torch_alone, monkeypatch):
     one = peak_bytes(tiny.architecture, 1, n_micro_batches=4)
     monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
     assert {execution.micro_batch_size for execution in candidates(tiny)} == {1}
@@ -171,7 +171,7 @@ def test_a_machine_remembers_its_choice_and_measures_only_that(tiny, tmp_path, m
     assert measured == [first.execution]
 
 
-def test_another_shape_or_damage_or_less_memory_is_a_new_choice(tiny, tmp_path, monkeypatch):
+def test_another_shape_or_damage_or_less_memory_is_a_new_choice(tiny, torch_alone, tmp_path, monkeypatch):
     measured = quick_speed(monkeypatch, {"float32": 100.0, "bfloat16": 200.0})
     chosen = remembered(tiny, QUICK, tmp_path).execution
     remembered(dataclasses.replace(tiny, batch_size=2 * tiny.batch_size), QUICK, tmp_path)
