@@ -1,6 +1,8 @@
 """Loses processes and hosts of a run on purpose, and compares what it ends with to a run that nothing disturbed.
 
-python benchmarks/many.py ranks --faults 20      SIGKILL or SIGSTOP of a random rank under torchrun, which recovers
+python benchmarks/many.py ranks --faults 20      SIGKILL or SIGSTOP of a random rank under torchrun, which recovers;
+                                                 at the end torchrun itself is killed
+python benchmarks/many.py circle                 1, 2, 1, 2 processes under torchrun, all killed between
 python benchmarks/many.py hosts                  two network namespaces, the cable pulled in mid-run (needs root)
 python benchmarks/many.py tree                   what the tree of gradient sums costs one process
 
@@ -34,6 +36,7 @@ from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.families import mup
 from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.record import read_metrics
 from cerebras_gpt.text.tokenizer import train_tokenizer
 from cerebras_gpt.train.calibrate import Calibration, keep
 from cerebras_gpt.train.execution import Execution, gradients
@@ -91,7 +94,7 @@ def steps_done(run: Path) -> tuple[int, int]:
     return content.count(b'"kind": "start"'), max((int(row.get("step", 0)) for row in rows), default=0)
 
 
-def waited(condition, process: subprocess.Popen[bytes], seconds: float = 600.0) -> float:
+def waited(condition, process: subprocess.Popen[bytes], seconds: float = 1800.0) -> float:
     """Seconds until the condition holds or the process ends."""
     begun = time.monotonic()
     while not condition() and process.poll() is None:
@@ -113,8 +116,8 @@ def workers(agent: int) -> dict[int, int]:
 
 
 def ranks(folder: Path, n_faults: int, seed: int, n: int = 2) -> dict[str, object]:
-    """Kills or stops a random rank again and again; torchrun alone puts things right."""
-    prepared(folder, steps=40 * (n_faults + 2))
+    """Kills or stops a random rank again and again; torchrun alone puts things right. Last of all it is killed."""
+    prepared(folder, steps=100 * (n_faults + 4))
     say("the run that nothing disturbs ...")
     start(command(folder, "whole")).wait()
     draw, faults = random.Random(seed), []
@@ -134,14 +137,62 @@ def ranks(folder: Path, n_faults: int, seed: int, n: int = 2) -> dict[str, objec
         waited(lambda step=step: steps_done(run)[1] > step, torchrun)
         faults.append({"rank": rank, "signal": number.name, "seconds": round(time.monotonic() - at, 2)})
         say(faults[-1])
-    code = torchrun.wait()
+    left = left_alone(folder / "run", torchrun)
+    code = start(command(folder, "run", "--standalone", f"--nproc-per-node={n}")).wait()
     return {
         "faults": faults,
+        "times_begun": steps_done(run)[0],
+        "torchrun_killed": left,
         "exit_code": code,
         "identical": end_of(folder, "whole") == end_of(folder, "run"),
         "recovery": {name: recovery(faults, name) for name in ("SIGKILL", "SIGSTOP")},
         "patience": PATIENCE,
     }
+
+
+def left_alone(run: Path, torchrun: subprocess.Popen[bytes]) -> dict[str, object]:
+    """Kills torchrun in mid-run and waits until its workers have ended: the last step before, and after that."""
+    children = list(workers(torchrun.pid).values())
+    before = steps_done(run)[1]
+    torchrun.kill()
+    torchrun.wait()
+    while any(is_alive(pid) for pid in children):
+        time.sleep(0.2)
+    return {"workers": len(children), "step": before, "last_step": steps_done(run)[1]}
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process still runs; one that has ended may be listed until its parent looks."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def circle(folder: Path, n_faults: int, seed: int) -> dict[str, object]:
+    """One process, two, one, two: all of each are killed at a random moment, only the last may end."""
+    prepared(folder, steps=200)
+    say("the run that nothing disturbs ...")
+    start(command(folder, "whole")).wait()
+    draw, run, killed_at = random.Random(seed), folder / "run", []
+    for n in (1, 2, 1):
+        torchrun = start(command(folder, "run", "--standalone", f"--nproc-per-node={n}"))
+        aim = steps_done(run)[1] + draw.randrange(15, 50)
+        waited(lambda aim=aim: steps_done(run)[1] >= aim, torchrun)
+        children = workers(torchrun.pid).values()
+        for pid in (torchrun.pid, *children):
+            os.kill(pid, signal.SIGKILL)
+        torchrun.wait()
+        killed_at.append({"processes": n, "killed": len(children) + 1, "step": steps_done(run)[1]})
+        say(killed_at[-1])
+    code = start(command(folder, "run", "--standalone", "--nproc-per-node=2")).wait()
+    same = end_of(folder, "whole") == end_of(folder, "run")
+    same_losses = losses(folder / "whole") == losses(run)
+    return {"killed": killed_at, "exit_code": code, "identical": same, "same_losses": same_losses}
+
+
+def losses(run: Path) -> list[tuple[object, ...]]:
+    """Step, loss and gradient norm of every update."""
+    rows = (row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train")
+    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows]
 
 
 def recovery(faults: list[dict[str, object]], name: str) -> dict[str, float | int]:
@@ -228,7 +279,7 @@ def tree(folder: Path, n_faults: int, seed: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    campaigns = {"ranks": ranks, "hosts": hosts, "tree": tree}
+    campaigns = {"ranks": ranks, "circle": circle, "hosts": hosts, "tree": tree}
     parser.add_argument("campaign", choices=campaigns)
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,14 +1,15 @@
-"""Time and peak memory as planned against as measured, for ten plans from 0.3M to 111M parameters.
+"""Time and peak memory as planned against as measured, for plans from 0.3M to 111M parameters.
 
-    python benchmarks/plan_estimates.py --out benchmarks/results/DATE-plan-estimates.json [--only 0.3M 111M]
+    python benchmarks/plan_estimates.py --out benchmarks/results/DATE-plan-estimates.json [--only 0.3M 111M] [--memory]
 
 Each plan is trained twice by `pretrain`, each time in a process of its own, on the built-in `sotu` corpus. Memory: two
-steps with the measuring before them, as on a new machine; the peak of the process is compared with what was planned.
+steps in bfloat16, as many tokens at a time as a run tries first; the peak of the process is compared with what was
+planned.
 Time: blocks of steps take turns with the calibration that the estimate comes from, because a shared machine changes
 its speed within a minute by more than the estimate could be off. Each block is compared with the mean of the
 calibrations before and after it, and the median over the blocks counts; `spread` is how far the calibrations
 themselves lay apart. Every plan is written as soon as it is done, and the same command goes on with those that are
-missing. About 15 minutes.
+missing. About 15 minutes; --memory, which needs no idle machine, is that side alone.
 """
 
 import argparse
@@ -26,18 +27,20 @@ from typing import Any
 
 SMALL, GPT2 = 4096, 50257
 SHAPES = {
-    "0.3M": (64, SMALL, 100),
-    "1M": (128, SMALL, 60),
-    "2M": (192, SMALL, 40),
-    "3.5M": (256, SMALL, 20),
-    "5M": (320, SMALL, 12),
-    "16M": (448, SMALL, 5),
-    "23M": (320, GPT2, 3),
-    "40M": (512, GPT2, 2),
-    "70M": (640, GPT2, 2),
-    "111M": (768, GPT2, 1),
+    "0.3M": (64, SMALL, 100, 256),
+    "1M": (128, SMALL, 60, 256),
+    "2M": (192, SMALL, 40, 256),
+    "3.5M": (256, SMALL, 20, 256),
+    "5M": (320, SMALL, 12, 256),
+    "16M": (448, SMALL, 5, 256),
+    "23M": (320, GPT2, 3, 256),
+    "40M": (512, GPT2, 2, 256),
+    "70M": (640, GPT2, 2, 256),
+    "111M": (768, GPT2, 1, 256),
+    "5M long": (320, SMALL, 12, 2048),
+    "111M long": (768, GPT2, 1, 2048),
 }
-"""Width, vocabulary and steps of 2,048 tokens in a block."""
+"""Width, vocabulary, steps of 2,048 tokens in a block, and tokens of a sequence."""
 
 BLOCKS = 6
 MEMORY_STEPS = 2
@@ -65,19 +68,23 @@ def train(name: str, folder: Path, what: str) -> None:
     from cerebras_gpt.distributed import World
     from cerebras_gpt.plan.budget import small_plan
     from cerebras_gpt.record import read_metrics
-    from cerebras_gpt.train.calibrate import Stopwatch, measure_speed
+    from cerebras_gpt.train.calibrate import Calibration, Stopwatch, candidates, keep, measure_speed
     from cerebras_gpt.train.pretrain import pretrain
     from cerebras_gpt.train.trainer import Hook, Trainer
 
-    d_model, vocab_size, block = SHAPES[name]
+    d_model, vocab_size, block, seq_len = SHAPES[name]
     steps = MEMORY_STEPS if what == "memory" else BLOCKS * block
     data, run = folder / str(vocab_size), folder / f"{name}-{what}"
     plan = replace(small_plan(d_model, text_of(data), steps), evaluations=1, saves=1)
+    n_tokens = plan.tokens_per_step
+    plan = replace(plan, architecture=replace(plan.architecture, seq_len=seq_len), batch_size=n_tokens // seq_len)
     rates: list[float] = []
 
     def calibrate(trainer: Trainer) -> None:
         rates.append(measure_speed(plan, trainer.execution, Stopwatch(1.0)).tokens_per_second)
 
+    if what == "memory":
+        keep(Calibration(candidates(plan)[0], 1.0, 1.0, 1.0), run)
     hooks = [] if what == "memory" else [Hook(block, calibrate)]
     trainer = pretrain(plan, data, run, World(), hooks)
     rows = read_metrics(run / "metrics.jsonl")
@@ -92,24 +99,27 @@ def train(name: str, folder: Path, what: str) -> None:
     print(json.dumps(said | {"planned_seconds": planned, "seconds": took, "calibrated_tokens_per_second": rates}))
 
 
-def compared(memory: dict[str, Any], time: dict[str, Any]) -> dict[str, Any]:
-    """Both sides of a plan, and how far its estimates were off."""
-    rates = time["calibrated_tokens_per_second"]
-    return {
-        **memory,
-        **time,
-        "memory_off": memory["peak_bytes"] / memory["planned_bytes"] - 1,
-        "time_off": median(b / a for a, b in zip(time["planned_seconds"], time["seconds"], strict=True)) - 1,
-        "spread": max(rates) / min(rates) - 1,
-    }
+def with_memory_off(row: dict[str, Any]) -> dict[str, Any]:
+    """That side of a plan, and how far its estimate was off."""
+    return {**row, "memory_off": row["peak_bytes"] / row["planned_bytes"] - 1}
+
+
+def with_time_off(row: dict[str, Any]) -> dict[str, Any]:
+    """The other side."""
+    rates = row["calibrated_tokens_per_second"]
+    off = median(b / a for a, b in zip(row["planned_seconds"], row["seconds"], strict=True)) - 1
+    return {**row, "time_off": off, "spread": max(rates) / min(rates) - 1}
+
+
+SIDES = {"memory": with_memory_off, "time": with_time_off}
 
 
 def line(row: dict[str, Any]) -> str:
     """A row for reading."""
     size = f"{row['n_parameters'] / 1e6:7.2f}M {row['dtype']:>9}"
     memory = f"memory {row['planned_bytes'] / 1e6:6,.0f} MB planned {row['peak_bytes'] / 1e6:6,.0f} MB"
-    time = f"time {row['time_off']:+.1%}, calibrations apart {row['spread']:.0%}"
-    return f"{size}  {memory} ({row['memory_off']:+.1%})  {time}"
+    time = f"  time {row['time_off']:+.1%}, calibrations apart {row['spread']:.0%}" if "time_off" in row else ""
+    return f"{size}  {memory} ({row['memory_off']:+.1%}){time}"
 
 
 def one_run(name: str, folder: Path, what: str) -> dict[str, Any]:
@@ -124,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, help="the result, which the same command goes on with")
     parser.add_argument("--only", nargs="*", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--memory", dest="sides", action="store_const", const=["memory"], default=list(SIDES))
     parser.add_argument("--train", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -140,9 +151,10 @@ def main() -> None:
         for name in given.only:
             if name in known["plans"]:
                 continue
-            row = compared(*(one_run(name, Path(folder), what) for what in ("memory", "time")))
+            sides = {key: one_run(name, Path(folder), key) for key in given.sides}
+            row = {key: value for side in sides for key, value in SIDES[side](sides[side]).items()}
             known["plans"][name] = row
-            print(f"{name:>5} {line(row)}", flush=True)
+            print(f"{name:>9} {line(row)}", flush=True)
             if given.out:
                 given.out.write_text(json.dumps(head | known, indent=1) + "\n", "utf-8")
     return None

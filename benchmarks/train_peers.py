@@ -131,7 +131,7 @@ def our_step(name, shape, path):
         for _ in range(round(training.n_micro_batches)):
             loss = training.micro_batch()
         training.update()
-        training.adamw.zero_grad(set_to_none=True)
+        training.adamw.let_go()
         return loss
 
     return step, vars(execution)

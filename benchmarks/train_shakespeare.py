@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from cerebras_gpt.process import bind_threads, keep_memory
+from cerebras_gpt.process import bind_threads, free_cores, keep_memory
 
 bind_threads()  # before torch
 keep_memory()
@@ -302,6 +302,7 @@ def main():
     text = given.text.read_text("utf-8")
     with tempfile.TemporaryDirectory() as folder:
         if given.tried:
+            free_cores()
             return print(json.dumps(ours(Run(**given.tried), text, Path(folder) / "ours")))
         found = json.loads(given.out.read_text()) if given.out.exists() else {}
         found |= measured(given, text, Path(folder))
@@ -320,6 +321,7 @@ def measured(given, text, folder):
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+    free_cores()  # what is started here would inherit the one core that this thread was bound to
     ours(replace(QUICK, steps=40), text, folder / "ours")  # the calibration of this shape is remembered
     pairs = []
     for _ in range(given.rounds):

@@ -9,7 +9,9 @@ import torch
 from cerebras_gpt import cli
 from cerebras_gpt.data.documents import Document
 from cerebras_gpt.data.shards import pack
+from cerebras_gpt.model import kernel
 from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.plan import memory
 from cerebras_gpt.plan.families import mup
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.text.tokenizer import train_tokenizer
@@ -28,6 +30,13 @@ def own_cache(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("LOCALAPPDATA", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def torch_alone(monkeypatch):
+    """As on a machine without compiled kernels."""
+    monkeypatch.setattr(kernel, "kernel", lambda: None)
+    monkeypatch.setattr(memory, "trains_here", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,9 @@ def small_things(monkeypatch):
     monkeypatch.setattr(module, "COPIED_BYTES", 2**16)
 
 
-def test_every_candidate_is_measured_and_the_fastest_comes_first(tiny):
+def test_every_candidate_is_measured_and_held_against_the_peak(tiny):
     found = bench(tiny, QUICK)
-    speeds = [trial.speed.tokens_per_second for trial in found.trials]
-    assert speeds == sorted(speeds, reverse=True) and speeds[-1] > 0
+    assert all(trial.speed.tokens_per_second > 0 for trial in found.trials)
     assert sorted(map(str, (trial.execution for trial in found.trials))) == sorted(map(str, candidates(tiny)))
     best = found.trials[0]
     flops = best.speed.tokens_per_second * matmul_flops_per_token(tiny.architecture)

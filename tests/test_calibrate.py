@@ -1,6 +1,7 @@
 """The execution is chosen by measurement, once for a run."""
 
 import dataclasses
+from dataclasses import dataclass
 
 import pytest
 
@@ -18,8 +19,8 @@ from cerebras_gpt.train.calibrate import (
     keep,
     measure_peak,
     measure_speed,
+    ranking,
     remembered,
-    trials,
 )
 from cerebras_gpt.train.execution import Execution
 
@@ -42,7 +43,7 @@ def test_candidates_differ_and_fit_the_batch(tiny):
     assert {execution.micro_batch_size for execution in candidates(long)} == {1}
 
 
-def test_fewer_sequences_at_a_time_where_memory_ends(tiny, monkeypatch):
+def test_fewer_sequences_at_a_time_where_memory_ends(tiny, torch_alone, monkeypatch):
     one = peak_bytes(tiny.architecture, 1, n_micro_batches=4)
     monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
     assert {execution.micro_batch_size for execution in candidates(tiny)} == {1}
@@ -62,11 +63,63 @@ def test_speed_and_peak_are_measured(tiny):
     assert measure_peak(Execution("float32", 4), seconds=0.0, size=64) > 0
 
 
-def test_a_turn_that_something_else_slowed_decides_nothing(tiny, monkeypatch):
-    found = candidates(tiny)
-    rates = iter([10.0, *[80.0] * (len(found) - 1), 100.0, *[80.0] * (len(found) - 1)])
-    monkeypatch.setattr(calibrate, "measure_speed", lambda *_: Speed(next(rates), 0.0))
-    assert trials(tiny, QUICK)[0] == (found[0], Speed(55.0, 0.0))
+@dataclass
+class Busy:
+    """A machine whose true speeds are known, and that other work slows from one measurement on up to another."""
+
+    speeds: dict[str, float]
+    slow: range
+    factor: float = 3.0
+    measured: int = 0
+
+    def __call__(self, plan, execution, _):
+        self.measured += 1
+        rate = self.speeds[execution.dtype] - (execution.micro_batch_size == 1)
+        return Speed(rate / (self.factor if self.measured - 1 in self.slow else 1.0), 0.0)
+
+
+def on(monkeypatch, machine):
+    monkeypatch.setattr(calibrate, "measure_peak", lambda execution: 1e9)
+    monkeypatch.setattr(calibrate, "measure_speed", machine)
+    return machine
+
+
+@pytest.mark.parametrize("first", range(6))
+@pytest.mark.parametrize("length", range(7))
+def test_other_work_beside_some_measurements_decides_nothing(tiny, monkeypatch, first, length):
+    on(monkeypatch, Busy({"bfloat16": 534.0, "float32": 261.0}, range(first, first + length)))
+    assert ranking(tiny, QUICK).trials[0].execution == candidates(tiny)[0]
+
+
+def test_a_quiet_machine_needs_two_turns_and_a_single_candidate_one(tiny, monkeypatch):
+    machine = on(monkeypatch, Busy({"bfloat16": 534.0, "float32": 261.0}, range(0)))
+    assert ranking(tiny, QUICK).is_confirmed and machine.measured == 2 * len(candidates(tiny))
+    monkeypatch.setattr(calibrate, "candidates", lambda plan: [Execution()])
+    assert ranking(tiny, QUICK).is_confirmed and machine.measured == 2 * len(candidates(tiny)) + 1
+
+
+def test_a_trial_tells_the_mean_of_its_turns(tiny, monkeypatch):
+    on(monkeypatch, Busy({"bfloat16": 90.0, "float32": 20.0}, range(1)))
+    assert ranking(tiny, QUICK).trials[0].speed.tokens_per_second == pytest.approx(60.0)
+
+
+def test_a_choice_that_no_second_turn_confirms_is_not_remembered(tiny, tmp_path, monkeypatch):
+    order = iter([5.0, 1.0, *[1.0, 4.0] * 3])
+    monkeypatch.setattr(calibrate, "measure_peak", lambda execution: 1e9)
+    monkeypatch.setattr(calibrate, "measure_speed", lambda *_: Speed(next(order), 0.0))
+    assert remembered(tiny, QUICK, tmp_path / "cache").execution == candidates(tiny)[0]
+    assert next(order, None) is None and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(("before", "now"), [(3.0, 1.0), (1.0, 3.0)])
+def test_a_speed_far_from_the_remembered_one_makes_the_choice_anew(tiny, tmp_path, monkeypatch, before, now):
+    always = range(1000)
+    on(monkeypatch, Busy({"bfloat16": 534.0, "float32": 261.0}, always, before))
+    chosen = remembered(tiny, QUICK, tmp_path).execution
+    machine = on(monkeypatch, Busy({"bfloat16": 534.0, "float32": 261.0}, always, now))
+    assert remembered(tiny, QUICK, tmp_path).execution == chosen and machine.measured > 1
+    machine.measured = 0
+    assert remembered(tiny, QUICK, tmp_path).execution == chosen and machine.measured == 1
 
 
 @pytest.mark.parametrize("winner", ["bfloat16", "float32"])
@@ -84,10 +137,9 @@ def test_the_fastest_candidate_wins_and_tells_the_time_of_the_plan(tiny, monkeyp
 
 def test_a_run_keeps_its_first_calibration(tiny, tmp_path, monkeypatch):
     first = Calibration(Execution("bfloat16", 2), 123.4, 5e9, 6.7)
-    monkeypatch.setattr(calibrate, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(calibrate, "fastest", lambda plan, stopwatch: first)
+    monkeypatch.setattr(calibrate, "remembered", lambda *_: first)
     assert calibrated(tiny, tmp_path / "run", QUICK) == first
-    monkeypatch.setattr(calibrate, "fastest", lambda plan, stopwatch: pytest.fail("measured again"))
+    monkeypatch.setattr(calibrate, "remembered", lambda *_: pytest.fail("measured again"))
     assert calibrated(tiny, tmp_path / "run", QUICK) == first
 
 
@@ -119,7 +171,7 @@ def test_a_machine_remembers_its_choice_and_measures_only_that(tiny, tmp_path, m
     assert measured == [first.execution]
 
 
-def test_another_shape_or_damage_or_less_memory_is_a_new_choice(tiny, tmp_path, monkeypatch):
+def test_another_shape_or_damage_or_less_memory_is_a_new_choice(tiny, torch_alone, tmp_path, monkeypatch):
     measured = quick_speed(monkeypatch, {"float32": 100.0, "bfloat16": 200.0})
     chosen = remembered(tiny, QUICK, tmp_path).execution
     remembered(dataclasses.replace(tiny, batch_size=2 * tiny.batch_size), QUICK, tmp_path)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerebras_gpt.distributed import StopFlag, World, join
+from cerebras_gpt.distributed import StopFlag, World, joined
 
 
 @given(st.lists(st.integers()), st.integers(1, 9))
@@ -31,7 +31,8 @@ def test_the_sum_over_one_process_is_the_thing_itself():
 def test_without_torchrun_the_world_is_one(monkeypatch):
     for name in ("WORLD_SIZE", "RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert join() == World(0, 1)
+    with joined() as world:
+        assert world == World(0, 1)
 
 
 @pytest.mark.parametrize("number", StopFlag.SIGNALS)

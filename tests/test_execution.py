@@ -25,7 +25,7 @@ def trained(plan, execution, steps=3):
         loss = gradients(model, Batch(ids[:, :-1], ids[:, 1:]), execution, World())
         first = first or [parameter.grad.clone() for parameter in model.parameters()]
         adamw.step()
-        adamw.zero_grad(set_to_none=True)
+        adamw.let_go()
     return loss, first, [parameter.detach() for parameter in model.parameters()]
 
 

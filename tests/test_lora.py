@@ -16,7 +16,7 @@ from cerebras_gpt.model.gpt import GPT, initialize, roles
 from cerebras_gpt.model.lora import ADAPTED, add_low_rank, low_rank_layers, merged
 from cerebras_gpt.plan.families import mup
 from cerebras_gpt.text.tokenizer import train_tokenizer
-from cerebras_gpt.train.optim import optimizer, prepare_state, state_tensors
+from cerebras_gpt.train.optim import optimizer, state_tensors
 
 SHAPE = Architecture(d_model=32, n_layers=2, n_heads=2, vocab_size=280, seq_len=24)
 SHAPES = {"tied": SHAPE, "untied": replace(SHAPE, tied=False), "narrow": replace(SHAPE, d_embedding=16, tied=False)}
@@ -84,7 +84,6 @@ def test_a_model_without_updates_merges_to_itself():
 def test_only_updates_learn_and_have_optimizer_state(tiny):
     model = add_low_rank(base(), 4, seeded(1))
     adamw = optimizer(model, replace(tiny, architecture=SHAPE, parametrization=model.parametrization))
-    prepare_state(adamw)
     assert all(".up.weight" in name or ".down.weight" in name for name in state_tensors(adamw, model))
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     for group in adamw.param_groups:

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import resource
 import socket
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -14,13 +16,13 @@ import torch.distributed.fsdp  # here once, not in every forked process
 
 from cerebras_gpt import checkpoint
 from cerebras_gpt.checkpoint.tensors import load_tensors, take_part
-from cerebras_gpt.distributed import World, fill, fold_tree, join, whole
+from cerebras_gpt.distributed import World, fill, fold_tree, joined, whole
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.families import mup
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train.calibrate import Calibration, keep
 from cerebras_gpt.train.execution import Execution
-from cerebras_gpt.train.optim import optimizer, prepare_state, state_tensors, weights
+from cerebras_gpt.train.optim import optimizer, state_tensors, weights
 from cerebras_gpt.train.pretrain import pretrain
 from cerebras_gpt.train.sharding import new_model, sharded_execution
 from cerebras_gpt.train.trainer import Hook
@@ -34,14 +36,19 @@ FORK = multiprocessing.get_context("fork")
 def as_rank(rank, size, port, job, *arguments):
     place = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1"}
     os.environ.update({name: str(value) for name, value in place.items()}, MASTER_PORT=str(port))
-    job(join(60), *arguments)
+    with joined(60) as world:
+        job(world, *arguments)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def start(size, job, *arguments):
     """Starts a job on so many processes, as torchrun would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [FORK.Process(target=as_rank, args=(rank, size, port, job, *arguments)) for rank in range(size)]
     for process in processes:
         process.start()
@@ -131,6 +138,19 @@ def test_one_two_one_processes_killed_between_equal_one_to_the_last_bit(tmp_path
     assert figures(run) == figures(alone)
 
 
+def test_two_verbs_end_well_and_give_the_bits_of_one(tmp_path, plan, data, alone):
+    run = begun(tmp_path / "run", EXECUTION)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    verb = ["pretrain", str(tmp_path / "plan.json"), "--data", str(data), "--out", str(run)]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen([sys.executable, "-m", "cerebras_gpt", *verb], env={**os.environ, **place, "RANK": rank})
+        for rank in "01"
+    ]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert hashes(run) == hashes(alone)
+
+
 def test_four_processes_equal_one_to_the_last_bit(tmp_path, plan, data, alone):
     run = begun(tmp_path / "run", EXECUTION)
     end(start(4, train, plan, data, run))
@@ -153,7 +173,6 @@ def reshard(world, plan, source, target):
     """Reads a checkpoint into shares of this world, or whole, and writes it again."""
     model = new_model(plan, replace(EXECUTION, shards=world.size))
     adamw = optimizer(model, plan)
-    prepare_state(adamw)
     tensors = {"model.safetensors": weights(model), "optimizer.safetensors": state_tensors(adamw, model)}
     for name, named in tensors.items():
         load_tensors(source / name, named, world)

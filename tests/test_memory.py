@@ -3,6 +3,7 @@ from itertools import accumulate
 import pytest
 import torch
 
+from cerebras_gpt.compiled import trains_here
 from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World
 from cerebras_gpt.model import kernel, loss
@@ -11,15 +12,11 @@ from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.loss import summed_loss
 from cerebras_gpt.plan import memory
 from cerebras_gpt.plan.families import standard
-from cerebras_gpt.plan.memory import activation_bytes, checkpoint_bytes, passing_bytes, training_memory
+from cerebras_gpt.plan.memory import activation_bytes, attention_bytes, checkpoint_bytes, passing_bytes, training_memory
 from cerebras_gpt.plan.sizes import architecture, small_architecture
 from cerebras_gpt.train.execution import Execution, gradients
 
-
-@pytest.fixture
-def torch_alone(monkeypatch):
-    """As on a machine without compiled kernels, for which the planner plans: they keep less."""
-    monkeypatch.setattr(kernel, "kernel", lambda: None)
+needs_kernels = pytest.mark.skipif(kernel.kernel() is None, reason="no C++ compiler, or no bfloat16 products")
 
 
 def kept_bytes(shape: Architecture, batch_size: int, dtype: torch.dtype) -> int:
@@ -94,11 +91,31 @@ STEPS = {
 }
 
 
+@needs_kernels
+@pytest.mark.parametrize("shape", [Architecture(64, 3, 2, 199, 72), Architecture(128, 4, 2, 997, 384)])
+def test_compiled_kernels_keep_no_attention_weights(shape):
+    assert kept_bytes(shape, 4, torch.bfloat16) == pytest.approx(activation_bytes(shape, 4), rel=0.03)
+
+
+@needs_kernels
 @pytest.mark.parametrize("step", STEPS)
-def test_compiled_kernels_hold_no_more_than_planned(step):
+def test_passing_bytes_are_those_of_a_real_step_of_compiled_kernels(step):
     shape, n_micro_batches = STEPS[step]
     found = in_use_at_most(shape, 4 * n_micro_batches, Execution("bfloat16", 4))
-    assert found <= 1.15 * passing_bytes(shape, 4, 2, n_micro_batches)
+    assert found == pytest.approx(passing_bytes(shape, 4, 2, n_micro_batches), rel=0.15)
+
+
+def test_the_planner_knows_whether_kernels_are_built():
+    assert trains_here() == (kernel.kernel() is not None)
+
+
+def test_a_head_that_the_kernels_do_not_take_keeps_its_weights(monkeypatch):
+    narrow, odd = Architecture(64, 1, 4, 99, 256), Architecture(64, 1, 8, 99, 256)
+    for is_built, kept in ((True, 4 * 4 * 256), (False, 2 * 4 * 256 * 192)):
+        monkeypatch.setattr(memory, "trains_here", lambda is_built=is_built: is_built)
+        assert attention_bytes(narrow) == kept
+        assert attention_bytes(odd) == 2 * 8 * 256 * 192
+        assert attention_bytes(narrow, 4) == 4 * 4 * 256 * 192
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,6 +1,9 @@
 """The optimizer is the table times the schedule."""
 
+import copy
 import dataclasses
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -11,9 +14,9 @@ from cerebras_gpt.plan.families import completep, mup, standard
 from cerebras_gpt.train.optim import (
     AVERAGE_POWER,
     averaged_optimizer,
+    groups_of,
     learning_rate,
     optimizer,
-    prepare_state,
     set_learning_rate,
     state_tensors,
 )
@@ -71,18 +74,42 @@ def test_decay_is_for_matrices_alone(plan, model):
         assert {parameter.ndim for parameter in group["params"]} == ({2} if group["weight_decay"] else {1})
 
 
-def test_prepared_moments_are_those_that_the_first_update_makes(plan, model):
-    made = []
-    for prepare in (prepare_state, lambda adamw: None):
-        copy = initialize(GPT(plan.architecture, plan.parametrization), torch.Generator().manual_seed(0))
-        adamw = optimizer(copy, plan)
-        prepare(adamw)
-        set_learning_rate(adamw, 0.01)
-        copy(torch.arange(8)[None]).square().mean().backward()
-        adamw.step()
-        made.append([*copy.parameters(), *state_tensors(adamw, copy).values()])
-    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
-    assert len(made[0]) == 4 * len(list(model.parameters()))
+def test_updates_and_moments_are_those_of_torch_to_the_last_bit(plan, model):
+    twin = copy.deepcopy(model)
+    theirs = torch.optim.AdamW([dict(group) for group in groups_of(twin, plan)], fused=True)
+    ours = optimizer(model, plan)
+    for adamw, network in ((ours, model), (theirs, twin)):
+        for rate in (0.01, 0.02, 0.003):
+            set_learning_rate(adamw, rate)
+            network(torch.arange(8)[None]).square().mean().backward()
+            adamw.step()
+            for parameter in network.parameters():
+                parameter.grad = None
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    kept, wanted = state_tensors(ours, model), state_tensors(theirs, twin)
+    assert kept.keys() == wanted.keys() and all(torch.equal(kept[name], wanted[name]) for name in kept)
+
+
+def test_a_parameter_without_a_gradient_stays_as_it_is(plan, model):
+    adamw, before = optimizer(model, plan), copy.deepcopy(model)
+    set_learning_rate(adamw, 0.01)
+    model.norm.weight.grad = torch.ones_like(model.norm.weight)
+    adamw.step()
+    pairs = zip(model.named_parameters(), before.parameters(), strict=True)
+    assert [name for (name, now), then in pairs if not torch.equal(now, then)] == ["norm.weight"]
+    adamw.let_go()
+    assert model.norm.weight.grad is None
+
+
+def test_a_run_does_without_torch_s_compiler(tiny, data, tmp_path):
+    (tmp_path / "plan.json").write_text(tiny.to_json())
+    verb = ["pretrain", str(tmp_path / "plan.json"), "--data", str(data), "--out", str(tmp_path / "run")]
+    code = (
+        f"import sys\nfrom cerebras_gpt.cli import main\nsys.argv[1:] = {verb!r}\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert 'torch' in sys.modules and 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def trained(adamw, model, steps):
@@ -92,14 +119,13 @@ def trained(adamw, model, steps):
     for _ in range(steps):
         sum(parameter.square().sum() for parameter in model.parameters()).backward()
         adamw.step()
-        adamw.zero_grad(set_to_none=True)
+        adamw.let_go()
         seen.append({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
     return seen
 
 
 def test_the_average_is_that_of_the_weights_the_later_counting_more(model, plan):
     adamw = averaged_optimizer(model, plan)
-    prepare_state(adamw)
     seen, power = trained(adamw, model, 5), AVERAGE_POWER
     wanted = seen[0]
     for step, weights in enumerate(seen[1:], 2):
@@ -112,7 +138,6 @@ def test_the_average_is_that_of_the_weights_the_later_counting_more(model, plan)
 
 def test_averages_take_the_place_of_the_weights_and_leave_it_to_the_last_bit(model, plan):
     adamw = averaged_optimizer(model, plan)
-    prepare_state(adamw)
     last = trained(adamw, model, 3)[-1]
     averages = {name: tensor.clone() for name, tensor in state_tensors(adamw, model).items() if "average" in name}
     with adamw.averages():
@@ -127,6 +152,5 @@ def test_the_average_changes_no_update(model, plan):
     pairs = [(optimizer(model, plan), model), (averaged_optimizer(twin, plan), twin)]
     ends = []
     for adamw, of in pairs:
-        prepare_state(adamw)
         ends.append(trained(adamw, of, 3)[-1])
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

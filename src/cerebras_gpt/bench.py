@@ -7,7 +7,7 @@ import torch
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.process import forget_peak_memory, n_cores, peak_memory, processor
-from cerebras_gpt.train.calibrate import Stopwatch, Trial, device, measure_peak, trials
+from cerebras_gpt.train.calibrate import Stopwatch, Trial, device, measure_peak, ranking
 from cerebras_gpt.train.execution import DTYPES, Execution
 
 COPIED_BYTES = 2**28
@@ -80,7 +80,7 @@ def bench(plan: Plan, stopwatch: Stopwatch) -> Bench:
     """Measures the machine, then every way to train the plan on it."""
     machine = measure_machine(stopwatch)
     forget_peak_memory()
-    return Bench(machine, plan, trials(plan, stopwatch), peak_memory())
+    return Bench(machine, plan, ranking(plan, stopwatch).trials, peak_memory())
 
 
 def measure_machine(stopwatch: Stopwatch) -> Machine:

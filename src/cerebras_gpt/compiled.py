@@ -8,9 +8,10 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from cerebras_gpt.process import cache_folder, processor
+from cerebras_gpt.process import cache_folder, processor, processor_flags
 
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-strict-aliasing")
@@ -26,6 +27,12 @@ FAILURES = (OSError, subprocess.SubprocessError, ValueError)
 def compiler() -> str | None:
     """The C++ compiler that is there."""
     return next((path for name in COMPILERS if (path := shutil.which(name))), None)
+
+
+@cache
+def trains_here() -> bool:
+    """Whether the kernels of training (model/kernels/) should build here, told without building them."""
+    return compiler() is not None and "avx512_bf16" in processor_flags()
 
 
 def library(name: str, code: bytes) -> ctypes.CDLL:

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -142,10 +143,12 @@ def buckets(tensors: Iterable[Tensor]) -> Iterator[Tensors]:
         yield bucket
 
 
-def join(patience: float = PATIENCE) -> World:
+@contextmanager
+def joined(patience: float = PATIENCE) -> Iterator[World]:
     """The world that `torchrun` describes in the environment, or a world of one; each process takes a GPU of its own.
 
-    A process that hears nothing from another one for `patience` seconds ends with an error.
+    A process that hears nothing from another one for `patience` seconds ends with an error. At the end the others are
+    left in order: threads of gloo that still run when the interpreter ends would abort the process.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     on_gpu = torch.cuda.is_available()
@@ -153,7 +156,11 @@ def join(patience: float = PATIENCE) -> World:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1 and not torch_distributed.is_initialized():
         torch_distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=patience))
-    return World(int(os.environ.get("RANK", "0")), size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    try:
+        yield World(int(os.environ.get("RANK", "0")), size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    finally:
+        if torch_distributed.is_initialized():
+            torch_distributed.destroy_process_group()
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -102,6 +102,13 @@ def processor() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
+def processor_flags() -> frozenset[str]:
+    """What the processor can do, in the words of Linux; nothing where the system does not tell."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+
+
 def cache_folder() -> Path:
     """Where this user's programs keep what they can make again."""
     places = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("XDG_CACHE_HOME", "Library/Caches")}

@@ -52,8 +52,8 @@ def adapt(
         print(line, file=sys.stdout if check else sys.stderr)
     if check:
         return
-    world = distributed.join()
-    scores = Adaptation(folder, out, found, tuning, world).run()
+    with distributed.joined() as world:
+        scores = Adaptation(folder, out, found, tuning, world).run()
     if world.is_main:
         if isinstance(found.task, Classification):
             write_confusion(found.task.table(found.examples, scores.answers), out / FILE)

@@ -167,8 +167,8 @@ def pretrain(
     from cerebras_gpt.train.pretrain import pretrain as train
 
     made = with_settings(named_plan(plan), overrides or [])
-    world = distributed.join(patience)
-    train(made, data, out, world)
+    with distributed.joined(patience) as world:
+        train(made, data, out, world)
     if world.is_main:
         print(out)
 

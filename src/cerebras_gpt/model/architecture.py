@@ -12,6 +12,9 @@ BLOCK = 128
 """Query rows a block of attention on a CPU: small enough to skip most of the masked half, large enough for the
 matrix products."""
 
+LANES = 16
+"""Widths of a head that the compiled attention takes are multiples of it."""
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -4,11 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cerebras_gpt.model.architecture import BLOCK
+from cerebras_gpt.model.architecture import BLOCK, LANES
 from cerebras_gpt.model.kernel import Shape, call, heads, serves
-
-LANES = 16
-"""Widths of a head that the compiled kernel takes are multiples of it."""
 
 
 def causal_attention(qkv: Tensor, scale: float) -> Tensor:

@@ -3,7 +3,8 @@
 from bisect import bisect_right
 from typing import NamedTuple
 
-from cerebras_gpt.model.architecture import BLOCK, Architecture
+from cerebras_gpt.compiled import trains_here
+from cerebras_gpt.model.architecture import BLOCK, LANES, Architecture
 
 FLOAT32 = 4
 
@@ -45,22 +46,31 @@ def training_memory(
     )
 
 
+def attention_bytes(architecture: Architecture, compute_bytes: int = 2) -> int:
+    """Bytes that a layer keeps of the attention of one sequence on its way forward, on a CPU.
+
+    The weights of the blocks that a query may see, c h T (T + block) / 2; where compiled kernels compute them again in
+    the backward pass, one float32 for each query and head (nearly as little as on a GPU).
+    """
+    T, h = architecture.seq_len, architecture.n_heads
+    if compute_bytes < FLOAT32 and architecture.d_head % LANES == 0 and trains_here():
+        return FLOAT32 * h * T
+    return compute_bytes * h * (T * T if T < BLOCK else T * (T + BLOCK) // 2)
+
+
 def activation_bytes(
     architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, recompute: bool = False
 ) -> int:
     """Bytes that the backward pass of micro_batch_size full sequences needs from the forward pass, on a CPU.
 
     Per token and layer, all in the computing type: the residual stream before either norm, the norms' outputs, q, k,
-    v, the attention's output, and the feed-forward layer before and after its activation: c (8 d + 2 f); and the
-    attention weights of the blocks that a query may see, c h (T + block) / 2 (none where a kernel computes them again:
-    on a GPU, and on a CPU whose compiler and bfloat16 products are there, which the planner does not ask). After the
-    layers: the final norm's input and the gradient of its output; logits are formed in chunks and never kept. (After
-    Korthikanti et al. 2022, section 4, without dropout.) With recompute each layer keeps only its input, c d per
-    token, and one layer at a time all of the above.
+    v, the attention's output, and the feed-forward layer before and after its activation: c (8 d + 2 f); and
+    `attention_bytes`. After the layers: the final norm's input and the gradient of its output; logits are formed in
+    chunks and never kept. (After Korthikanti et al. 2022, section 4, without dropout.) With recompute each layer keeps
+    only its input, c d per token, and one layer at a time all of the above.
     """
     d, f, c, T = architecture.d_model, architecture.d_ffn, compute_bytes, architecture.seq_len
-    seen = T * T if T < BLOCK else T * (T + BLOCK) // 2  # query-key pairs of a head
-    layer = T * c * (8 * d + 2 * f) + c * architecture.n_heads * seen
+    layer = T * c * (8 * d + 2 * f) + attention_bytes(architecture, c)
     layers = architecture.n_layers * T * c * d + layer if recompute else architecture.n_layers * layer
     return micro_batch_size * (layers + T * 2 * c * d)
 
@@ -73,9 +83,13 @@ HEAP = 1.25
 gaps. Both figures are one straight line through the measured peaks of ten plans; the bytes themselves are not fitted
 to anything (benchmarks/plan_estimates.py, docs/plan.md)."""
 
-PASS_BYTES = {FLOAT32: 0, 2: 4}
-"""By bytes of the computing type: of each logit that a pass takes at a time, what its softmax, which takes the place of
-the logits, needs besides: a narrow one is formed in float32."""
+
+def pass_bytes(compute_bytes: int) -> int:
+    """Bytes besides, of each logit that a pass of the loss takes at a time.
+
+    The softmax takes the place of the logits, but torch forms a narrow one in float32 first; compiled kernels do not.
+    """
+    return FLOAT32 if compute_bytes < FLOAT32 and not trains_here() else 0
 
 
 def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
@@ -86,7 +100,7 @@ def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes:
     """
     table = architecture.vocab_size * architecture.d_model
     logits = micro_batch_size * architecture.seq_len * architecture.vocab_size
-    buffer = compute_bytes * min(CHUNK_ELEMENTS, logits) + PASS_BYTES[compute_bytes] * min(CACHED_ELEMENTS, logits)
+    buffer = compute_bytes * min(CHUNK_ELEMENTS, logits) + pass_bytes(compute_bytes) * min(CACHED_ELEMENTS, logits)
     return (compute_bytes + FLOAT32) * table + buffer
 
 

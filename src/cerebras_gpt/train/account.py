@@ -1,16 +1,15 @@
 """What was expected of a run and what happened: time and peak memory, recorded at its end."""
 
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from cerebras_gpt.plan.memory import FLOAT32, peak_bytes
+from cerebras_gpt.plan.memory import peak_bytes
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.process import forget_peak_memory, peak_memory, resident_memory
 from cerebras_gpt.record import duration
-from cerebras_gpt.train.calibrate import FILE, Calibration
+from cerebras_gpt.train.calibrate import Calibration
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.trainer import Hook, Trainer
 
@@ -23,7 +22,7 @@ class Account(NamedTuple):
     """In updates, all sessions together."""
     planned_bytes: int
     peak_bytes: int
-    """Of the process since this session began; of the device where there is one. 0 where nothing tells."""
+    """Of the process since training began; of the device where there is one. 0 where nothing tells."""
 
     def __str__(self) -> str:
         time = f"planned {duration(self.planned_seconds)}, took {duration(self.seconds)}"
@@ -39,18 +38,18 @@ def off(measured: float, planned: float) -> str:
 
 
 class Observer:
-    """Watches the memory of a session from its making on, before anything large is made."""
+    """Watches the memory of a session from its making on: after calibration, before anything large is made."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self) -> None:
         forget_peak_memory()
         self.before = resident_memory()
-        self.measures = not (run / FILE).exists()
 
     def planned_bytes(self, plan: Plan, execution: Execution) -> int:
-        """The peak to expect; a session that also measures both dtypes holds the wider one's activations."""
-        n_bytes = FLOAT32 if self.measures else execution.torch_dtype.itemsize
-        size = execution.micro_batch_size
-        return max(self.before, peak_bytes(plan.architecture, size, n_bytes, -(-plan.batch_size // size)))
+        """The peak to expect."""
+        size, n_bytes = execution.micro_batch_size, execution.torch_dtype.itemsize
+        n_micro_batches = -(-plan.batch_size // size)
+        peak = peak_bytes(plan.architecture, size, n_bytes, n_micro_batches, execution.recompute)
+        return max(self.before, peak)
 
     def at_end(self, plan: Plan, calibration: Calibration) -> Hook:
         """Tells at the last step, and only there."""

@@ -28,8 +28,11 @@ WARM_STEPS = 2
 PARTS = (8192, 2048)
 """Tokens at a time: the products like many, the caches few."""
 
-LONG_TURN = 30.0
-"""Seconds of trying every execution once beyond which it is not done again."""
+TURNS = 4
+"""Times at most that every execution is tried before the choice."""
+
+FAR = 1.4
+"""Times the speed at which a choice was made, up or down, from which on it is made again."""
 
 CLEARLY = 1.5
 """Times the rate of float32's products from which on bfloat16 is taken without trying whole steps."""
@@ -164,7 +167,7 @@ def product_times(execution: Execution, seconds: float, size: int) -> list[float
     return Stopwatch(seconds).times(lambda: torch.mm(a, b, out=out)[0, 0].item())
 
 
-def measure_peak(execution: Execution, seconds: float = 0.5, size: int = 2048) -> float:
+def measure_peak(execution: Execution, seconds: float = 0.25, size: int = 2048) -> float:
     """FLOP/s of a large matrix product in the execution's dtype."""
     spent = product_times(execution, seconds, size)
     return 2 * size**3 / spent[len(spent) // 2]
@@ -186,20 +189,28 @@ class Trial(NamedTuple):
     speed: Speed
 
 
-def trials(plan: Plan, stopwatch: Stopwatch) -> list[Trial]:
-    """Every candidate with the mean speed of its two turns, that with the better turn first.
+class Ranking(NamedTuple):
+    """All executions that were tried."""
 
-    What else a machine does can only slow a turn, and the choice is remembered. Where steps are so long that one turn
-    of all takes a while, it is the only one.
+    trials: list[Trial]
+    """The fastest first."""
+    is_confirmed: bool
+    """Whether the first was the fastest in two turns."""
+
+
+def ranking(plan: Plan, stopwatch: Stopwatch) -> Ranking:
+    """Every candidate with the mean speed of its turns, that with the best turn first.
+
+    What else a machine does can only slow a turn, so the best one counts; and all take turns until who is first was
+    the fastest of a turn twice, or the turns end.
     """
-    found, started = candidates(plan), time.perf_counter()
-    turns = [[measure_speed(plan, execution, stopwatch) for execution in found]]
-    if len(found) > 1 and time.perf_counter() - started < LONG_TURN:
+    found, turns, is_confirmed = candidates(plan), list[list[Speed]](), False
+    while not is_confirmed and len(turns) < TURNS:
         turns.append([measure_speed(plan, execution, stopwatch) for execution in found])
-    by_best = sorted(
-        zip(found, zip(*turns, strict=True), strict=True), key=lambda pair: -max(pair[1]).tokens_per_second
-    )
-    return [Trial(execution, mean(speeds)) for execution, speeds in by_best]
+        best = max(range(len(found)), key=lambda i: max(turn[i] for turn in turns))
+        is_confirmed = len(found) == 1 or sum(turn[best] == max(turn) for turn in turns) > 1
+    pairs = sorted(zip(found, zip(*turns, strict=True), strict=True), key=lambda pair: max(pair[1]), reverse=True)
+    return Ranking([Trial(execution, mean(speeds)) for execution, speeds in pairs], is_confirmed)
 
 
 def mean(speeds: Sequence[Speed]) -> Speed:
@@ -218,7 +229,7 @@ def calibration(plan: Plan, trial: Trial) -> Calibration:
 
 def fastest(plan: Plan, stopwatch: Stopwatch) -> Calibration:
     """The best of the candidates, by measurement."""
-    return calibration(plan, trials(plan, stopwatch)[0])
+    return calibration(plan, ranking(plan, stopwatch).trials[0])
 
 
 def calibrated(plan: Plan, run: Path, stopwatch: Stopwatch) -> Calibration:
@@ -231,21 +242,41 @@ def calibrated(plan: Plan, run: Path, stopwatch: Stopwatch) -> Calibration:
     return found
 
 
-def remembered(plan: Plan, stopwatch: Stopwatch, folder: Path) -> Calibration:
-    """The choice that was made on this machine for this shape, its speed measured anew; a first one is kept there.
+@dataclass(frozen=True)
+class Choice:
+    """What is remembered of a machine and a shape."""
 
-    A choice that is no candidate any more, because there is less memory, is made again.
+    execution: Execution
+    tokens_per_second: float
+    """With it when it was chosen."""
+
+    def holds(self, speed: Speed) -> bool:
+        """Whether it is about as fast now: if not, something else ran beside it, then or now."""
+        return 1 / FAR < speed.tokens_per_second / self.tokens_per_second < FAR
+
+
+def remembered(plan: Plan, stopwatch: Stopwatch, folder: Path) -> Calibration:
+    """The choice that was made on this machine for this shape, its speed measured anew; a confirmed one is kept there.
+
+    A choice that is no candidate any more, because there is less memory, is made again, as is one whose speed now is
+    far from what it was.
     """
     file = folder / f"{choice_key(plan)}.json"
     with suppress(OSError, ValueError):
-        chosen = config.from_mapping(Execution, read_json(file))
-        if chosen in candidates(plan):
-            return calibration(plan, Trial(chosen, measure_speed(plan, chosen, stopwatch)))
-    found = fastest(plan, stopwatch)
-    with suppress(OSError):  # a home that cannot be written to costs the next run a measurement
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_text(file, json.dumps(config.to_mapping(found.execution)) + "\n")
-    return found
+        chosen = config.from_mapping(Choice, read_json(file))
+        if chosen.execution in candidates(plan):
+            short = Stopwatch(stopwatch.seconds / 2, stopwatch.fewest)  # only the speed is to be known
+            speed = measure_speed(plan, chosen.execution, short)
+            if chosen.holds(speed):
+                return calibration(plan, Trial(chosen.execution, speed))
+    found = ranking(plan, stopwatch)
+    first = found.trials[0]
+    if found.is_confirmed:
+        with suppress(OSError):  # a home that cannot be written to costs the next run a measurement
+            folder.mkdir(parents=True, exist_ok=True)
+            choice = Choice(first.execution, first.speed.tokens_per_second)
+            replace_text(file, json.dumps(config.to_mapping(choice)) + "\n")
+    return calibration(plan, first)
 
 
 def choice_key(plan: Plan) -> str:

@@ -93,7 +93,7 @@ def sizes(plan: Plan, batches: StepBatches, seed: int) -> Iterator[tuple[str, in
         torch.nn.utils.clip_grad_norm_(model.parameters(), plan.grad_clip)
         set_learning_rate(adamw, learning_rate(plan, step))
         adamw.step()
-        adamw.zero_grad(set_to_none=True)
+        adamw.let_go()
         if step in measured:
             for quantity, x in activations(model, probe).items():
                 yield quantity, step, (x - start[quantity]).abs().mean().item()

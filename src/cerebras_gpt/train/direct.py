@@ -15,6 +15,7 @@ from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.families import Base
 from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.train.optim import AdamW, Group
 
 CUT_STD = 0.8796
 """Standard deviation of a unit normal cut at two of its own."""
@@ -122,9 +123,9 @@ class Promise:
         return plan.peak_lr * m**powers.lr_of_m, decay, plan.adam_eps * m**powers.eps_of_m * r**powers.eps_of_r
 
 
-def broken_groups(model: GPT, adamw: torch.optim.AdamW, plan: Plan, promise: Promise) -> list[str]:
+def broken_groups(model: GPT, adamw: AdamW, plan: Plan, promise: Promise) -> list[str]:
     """What is wrong with the optimizer's groups once their rate is the plan's peak: a line for each parameter."""
-    groups: dict[int, list[dict[str, float]]] = {}
+    groups: dict[int, list[Group]] = {}
     for group in adamw.param_groups:
         for parameter in group["params"]:
             groups.setdefault(id(parameter), []).append(group)

@@ -44,12 +44,11 @@ def pretrain(plan: Plan, data: Path, run: Path, world: World, hooks: Sequence[Ho
     train, held_out = Shards.open(data, "train"), Shards.open(data, "val")
     batches = PackedBatches(train, plan.architecture.seq_len, plan.batch_size, plan.seed)  # refuses a short text
     check(plan, train, run, world)
-    observer = Observer(run)
     with sole_writer(run, world):
         if world.is_main:
             begin(plan, train, run)
         calibration = agreed(plan, run, world)
-        execution = calibration.execution
+        execution, observer = calibration.execution, Observer()
         moments = [noise_hook(plan), *hooks, observer.at_end(plan, calibration)]
         trainer = Trainer(
             plan,

@@ -23,7 +23,7 @@ from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import DECISION, Metrics, Steps
 from cerebras_gpt.train.endings import DivergedError, StopAskedError, StoppedError
 from cerebras_gpt.train.execution import Execution, gradients
-from cerebras_gpt.train.optim import learning_rate, optimizer, prepare_state, set_learning_rate, state_tensors, weights
+from cerebras_gpt.train.optim import AdamW, learning_rate, optimizer, set_learning_rate, state_tensors, weights
 from cerebras_gpt.train.saving import SMALL, Files, Saver
 from cerebras_gpt.train.sentry import Cause, Sentry, batch_of
 
@@ -66,7 +66,7 @@ class Trainer:
     asked_to_stop: Callable[[], bool] = lambda: False
     gradients: Callable[[GPT, Batch, Execution, World], Tensor] = gradients
     """How a batch becomes gradients and a loss; what tests let go wrong."""
-    optimizer: Callable[[GPT, Plan], torch.optim.AdamW] = optimizer
+    optimizer: Callable[[GPT, Plan], AdamW] = optimizer
 
     step: int = 0
     """Updates done."""
@@ -78,7 +78,6 @@ class Trainer:
     def __post_init__(self) -> None:
         self.model.to(self.execution.device).train()
         self.adamw = self.optimizer(self.model, self.plan)
-        prepare_state(self.adamw)
         self.metrics = Metrics(self.run_folder / "metrics.jsonl")
         self.saver = Saver(self.run_folder, SMALL if self.execution.shards == 1 else sys.maxsize)
         self.sentry = Sentry(self.plan.guard)
@@ -123,7 +122,7 @@ class Trainer:
                 self.update()
             self.call_hooks()
         except StopAskedError:
-            self.adamw.zero_grad(set_to_none=True)
+            self.adamw.let_go()
         self.tell_failure()
         return self.world.any(self.asked_to_stop() and self.is_unfinished)
 
@@ -142,13 +141,13 @@ class Trainer:
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip)).item()
         cause = self.sentry.cause(loss, norm, self.world, self.execution.device)
         if cause is not None:
-            self.adamw.zero_grad(set_to_none=True)
+            self.adamw.let_go()
             self.respond(cause, index, f"step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}")
             return
         rate = learning_rate(self.plan, self.step + 1)
         set_learning_rate(self.adamw, rate)
         self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        self.adamw.let_go()
         self.step += 1
         self.hooks_left = len(self.hooks)
         self.sentry.losses.append(loss)

@@ -96,7 +96,7 @@ def _train(model: GPT, plan: Plan, batches: PackedBatches, execution: Execution)
             break
         set_learning_rate(adamw, learning_rate(plan, step + 1))
         adamw.step()
-        adamw.zero_grad(set_to_none=True)
+        adamw.let_go()
         losses.append(loss)
     return losses
 
