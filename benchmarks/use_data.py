@@ -86,6 +86,19 @@ def sst2_phrases(data: Path | None) -> Parts:
     return parts
 
 
+def subj(data: Path | None) -> Parts:
+    """Sentences about films, of reviews or of plots (Pang and Lee 2004): subj.all, a tenth by SHA-1 to test on."""
+    assert data is not None
+    words = {"0": "opinion", "1": "plot"}
+    parts: Parts = {"train": [], "test": []}
+    for line in (data / "subj.all").read_text("latin1").split("\n"):
+        label, _, text = line.strip().partition(" ")
+        if text:
+            is_test = int(hashlib.sha1(text.encode()).hexdigest(), 16) % 10 == 0
+            parts["test" if is_test else "train"].append({"text": text, "label": words[label]})
+    return parts
+
+
 def babi_questions(text: str, name: str) -> Iterator[Row]:
     """The questions of one of bAbI's files, each with its story so far."""
     story: list[str] = []
@@ -215,6 +228,14 @@ USES = {
         {"CNN, random start": 0.835},
         Shape(128, 2, 4096, 64),
         "{text}\nThe film is",
+    ),
+    "subj": Use(
+        "classification",
+        subj,
+        classification_baselines,
+        {"CNN, random start, ten folds": 0.892},
+        Shape(128, 2, 4096, 64),
+        "{text}\nThis is",
     ),
     "babi": Use("question-answering", babi, babi_baselines, {}, Shape(128, 4, 512, 256)),
     "multi30k": Use(
