@@ -9,10 +9,13 @@ from recipe import adapted, arguments, package_file
 from cerebras_gpt.generate.beam import Beam
 from cerebras_gpt.tasks.table import load_task
 from cerebras_gpt.tasks.translation import Translation
+from cerebras_gpt.tasks.tuning_plan import Tuning
 
 PACKAGES = {"Django": "django/__init__.py", "wagtail": "wagtail/__init__.py"}
 LANGUAGES = {"en-de": "de", "en-zh": "zh_Hans"}
 """Pairs of one model, and the names of their second languages in the packages."""
+FROM_AFAR = Tuning(epochs=20, rate=0.003)
+"""The run has read neither language: more of it, and at half the rate of pretraining instead of a twentieth."""
 ASKED = ("Save changes", "This field is required.", "Page not found")
 
 
@@ -37,7 +40,7 @@ def rows() -> Iterator[dict[str, object]]:
 def main() -> None:
     """Tunes one model on both, and translates three messages."""
     given = arguments(__doc__, "runs/translation")
-    lm = adapted(given, "translation", rows())
+    lm = adapted(given, "translation", rows(), tuning=FROM_AFAR)
     task = load_task(given.out)
     assert isinstance(task, Translation)
     for pair in LANGUAGES:
