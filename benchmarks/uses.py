@@ -37,7 +37,6 @@ from cerebras_gpt.process import keep_memory
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.tasks.adapt import Adaptation
 from cerebras_gpt.tasks.metrics import exact_match, standard_error
-from cerebras_gpt.tasks.parts import with_parts
 from cerebras_gpt.tasks.table import load_task, read_examples
 from cerebras_gpt.tasks.translation import Translation
 from cerebras_gpt.tasks.tuning_data import read_tuning_data
@@ -149,16 +148,14 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, object]:
     lm = LM.load(folder)
     seq_len = lm.model.architecture.seq_len
     data = read_tuning_data(use.task, files.train, files.held_out, lm.tokenizer, seq_len, use.template)
-    data = with_parts(data, arguments.parts, lm.tokenizer, seq_len)
     way = f"lora{arguments.lora}" if arguments.lora else "full"
-    out = arguments.out / f"{name}-{begun}-{way}-parts{arguments.parts}-seed{arguments.seed}"
+    out = arguments.out / f"{name}-{begun}-{way}-seed{arguments.seed}"
     scores = Adaptation(folder, out, data, tuning).run()
     return {
         "use": name,
         "begun": begun,
         "pretraining_seconds": trained_seconds(run),
         "tuning": asdict(tuning),
-        "parts": arguments.parts,
         "examples": {part: len(rows) for part, rows in parts.items()},
         "parameters": lm.model.architecture.n_parameters,
         "tuned_parameters": n_tuned(folder, tuning.rank),
@@ -179,7 +176,7 @@ def shuffled(rows: list[Row]) -> list[Row]:
 
 def identity(entry: dict[str, object]) -> tuple[object, ...]:
     """What must be another for an entry to stand beside another."""
-    return entry["use"], entry["begun"], entry["tuning"], entry["parts"]
+    return entry["use"], entry["begun"], entry["tuning"]
 
 
 def main() -> None:
@@ -196,7 +193,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=5.0)
     parser.add_argument("--minutes", type=float, default=0.0, help="most minutes of updates; 0 is no limit")
     parser.add_argument("--rate", type=float, default=0.0)
-    parser.add_argument("--parts", type=int, default=0, help="random halves of each text to learn too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--beam", type=int, default=4, help="width of the search, for translation")
     parser.add_argument("--limit", type=int, default=0, help="rows of each part at most, for a quick look")

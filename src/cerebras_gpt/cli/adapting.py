@@ -30,7 +30,6 @@ def adapt(
     rate: Annotated[float, typer.Option(help="Peak learning rate; 0 derives it from pretraining.")] = 0.0,
     patience: Annotated[int, typer.Option(help="Evaluations without a better one before it stops.")] = 5,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
-    parts: Annotated[int, typer.Option(help="Random halves of each text to learn too, for classification.")] = 0,
     template: Annotated[str, typer.Option(help="How an example is put, with the field in braces.")] = "",
     check: Annotated[bool, typer.Option("--check", help="Only say what is in the file and what is wrong.")] = False,
     as_json: AsJson = False,
@@ -42,16 +41,13 @@ def adapt(
     from cerebras_gpt.report.confusion import FILE, write_confusion
     from cerebras_gpt.tasks.adapt import Adaptation
     from cerebras_gpt.tasks.classification import Classification
-    from cerebras_gpt.tasks.parts import with_parts
     from cerebras_gpt.tasks.tuning_data import read_tuning_data
     from cerebras_gpt.tasks.tuning_plan import Tuning
 
     tuning = Tuning(lora, epochs, batch_size, patience, minutes=minutes, rate=rate, seed=seed)
     folder = checkpoint.resolve(run)
     lm = LM.load(folder)
-    seq_len = lm.model.architecture.seq_len
-    found = read_tuning_data(task, data, held_out, lm.tokenizer, seq_len, template)
-    found = with_parts(found, parts, lm.tokenizer, seq_len)
+    found = read_tuning_data(task, data, held_out, lm.tokenizer, lm.model.architecture.seq_len, template)
     for line in found.lines():
         print(line, file=sys.stdout if check else sys.stderr)
     if check:

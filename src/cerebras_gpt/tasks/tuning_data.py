@@ -24,8 +24,6 @@ class TuningData(NamedTuple):
     held_out: list[Sample]
     examples: list[Example]
     """The held-out ones as text, to be scored."""
-    learned: list[Example]
-    """The others as text."""
     findings: Findings
 
     @property
@@ -71,8 +69,7 @@ def read_tuning_data(
         raise ValueError(
             f"{data}: {len(pairs)} examples to learn and {len(others)} held out; give at least two different prompts"
         )
-    (learned, train), (asked, scored) = ([list(part) for part in zip(*found, strict=True)] for found in (pairs, others))
-    return TuningData(task, train, scored, asked, learned, findings)
+    return TuningData(task, [s for _, s in pairs], [s for _, s in others], [e for e, _ in others], findings)
 
 
 def _samples(
