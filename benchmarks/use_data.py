@@ -217,7 +217,7 @@ USES = {
         "classification",
         sst2,
         classification_baselines,
-        {"CNN, random start": 0.835},
+        {},
         Shape(128, 2, 4096, 64),
         "{text}\nThe film is",
     ),
