@@ -47,6 +47,58 @@ def sst2(data: Path | None) -> Parts:
     return parts
 
 
+def labelled_phrases(tree: str) -> Iterator[tuple[str, int]]:
+    """Every phrase of a tree in brackets with its label, 0 to 4; the last is the whole sentence."""
+    begun: list[list[str]] = []
+    for mark in re.findall(r"[()]|[^\s()]+", tree):
+        if mark == "(":
+            begun.append([])
+        elif mark != ")":
+            begun[-1].append(mark)
+        else:
+            label, *words = begun.pop()
+            yield " ".join(words), int(label)
+            if begun:
+                begun[-1] += words
+
+
+def as_in_sst2(phrase: str) -> str:
+    """A phrase in the spelling of train.tsv: lower case, without the marks that it leaves out."""
+    return " ".join(re.sub(r"[^a-z0-9(),!?'`]", " ", phrase.lower()).split())
+
+
+def sst2_phrases(data: Path | None) -> Parts:
+    """The same sentences and, to learn from, the labelled phrases of the training sentences' trees too.
+
+    trees/train.txt and trees/dev.txt are Stanford's (Socher et al. 2013); a copy of train.txt may hold dev.txt as well.
+    A phrase that is a whole held-out or test sentence is left out.
+    """
+    assert data is not None
+    parts, folder = sst2(data), data / "trees"
+    trees, held_out = (set((folder / f"{part}.txt").read_text("utf-8").splitlines()) for part in ("train", "dev"))
+    known = {row["text"] for rows in parts.values() for row in rows}
+    found: dict[str, int] = {}
+    for tree in sorted(trees - held_out):
+        for phrase, label in labelled_phrases(tree):
+            found.setdefault(as_in_sst2(phrase), label)
+    rows = [{"text": text, "label": "good" if label > 2 else "bad"} for text, label in found.items() if label != 2]
+    parts["train"] += [row for row in rows if row["text"] and row["text"] not in known]
+    return parts
+
+
+def subj(data: Path | None) -> Parts:
+    """Sentences about films, of reviews or of plots (Pang and Lee 2004): subj.all, a tenth by SHA-1 to test on."""
+    assert data is not None
+    words = {"0": "opinion", "1": "plot"}
+    parts: Parts = {"train": [], "test": []}
+    for line in (data / "subj.all").read_text("latin1").split("\n"):
+        label, _, text = line.strip().partition(" ")
+        if text:
+            is_test = int(hashlib.sha1(text.encode()).hexdigest(), 16) % 10 == 0
+            parts["test" if is_test else "train"].append({"text": text, "label": words[label]})
+    return parts
+
+
 def babi_questions(text: str, name: str) -> Iterator[Row]:
     """The questions of one of bAbI's files, each with its story so far."""
     story: list[str] = []
@@ -165,9 +217,25 @@ USES = {
         "classification",
         sst2,
         classification_baselines,
+        {},
+        Shape(128, 2, 4096, 64),
+        "{text}\nThe film is",
+    ),
+    "sst2-phrases": Use(
+        "classification",
+        sst2_phrases,
+        classification_baselines,
         {"CNN, random start": 0.835},
         Shape(128, 2, 4096, 64),
         "{text}\nThe film is",
+    ),
+    "subj": Use(
+        "classification",
+        subj,
+        classification_baselines,
+        {"CNN, random start, ten folds": 0.892},
+        Shape(128, 2, 4096, 64),
+        "{text}\nThis is",
     ),
     "babi": Use("question-answering", babi, babi_baselines, {}, Shape(128, 4, 512, 256)),
     "multi30k": Use(

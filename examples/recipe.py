@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.tasks.adapt import Adaptation
 from cerebras_gpt.tasks.tuning_data import read_tuning_data
 from cerebras_gpt.tasks.tuning_plan import Tuning
+
+USUAL = Tuning()
 
 
 def package_file(package: str, tail: str) -> Path:
@@ -32,7 +35,13 @@ def arguments(words: str, out: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def adapted(given: argparse.Namespace, task: str, rows: Iterable[dict[str, object]], template: str = "") -> LM:
+def adapted(
+    given: argparse.Namespace,
+    task: str,
+    rows: Iterable[dict[str, object]],
+    template: str = "",
+    tuning: Tuning = USUAL,
+) -> LM:
     """Writes the rows beside the run, tunes on them, prints the held-out scores; gives the model."""
     file = given.out.parent / f"{given.out.name}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,5 +51,5 @@ def adapted(given: argparse.Namespace, task: str, rows: Iterable[dict[str, objec
     lm = LM.load(folder)
     data = read_tuning_data(task, file, None, lm.tokenizer, lm.model.architecture.seq_len, template)
     print(*data.lines(), sep="\n")
-    print(Adaptation(folder, given.out, data, Tuning(minutes=given.minutes)).run())
+    print(Adaptation(folder, given.out, data, replace(tuning, minutes=given.minutes)).run())
     return LM.load(given.out)

@@ -40,8 +40,18 @@ def test_a_catalogue_gives_its_messages_of_one_line(recipes, monkeypatch, tmp_pa
     messages = {"": "head", "Save": "Sichern", "a\nb": "x", ("n", 1): "y", "empty": " "}
     monkeypatch.setattr(gettext.GNUTranslations, "_parse", lambda self, stream: setattr(self, "_catalog", messages))
     (tmp_path / "a.mo").write_bytes(b"")
-    assert list(recipe_translation.pairs(tmp_path / "a.mo")) == [
-        {"source": "Save", "target": "Sichern", "pair": "en-de"}
+    assert list(recipe_translation.messages(tmp_path / "a.mo")) == [("Save", "Sichern")]
+
+
+def test_a_play_gives_conversations_of_short_speeches(recipes):
+    import recipe_shakespeare
+
+    names, long = ("ONE", "TWO") * 3, "word " * 41
+    said = ["Who's there?", "_Aside_\n\nNay, answer\nme.", "Long live\nthe king!", "Bernardo?", long, "He."]
+    speeches = "\n\n".join(f"**{name}**\n{text}" for name, text in zip(names, said, strict=True))
+    play = f"# A play\n\n## ACT I\n\n### SCENE I.\n\n_Enter ONE_\n\n{speeches}\n\n### SCENE II.\n\n**ONE**\nAlone."
+    assert list(recipe_shakespeare.talks(play)) == [
+        ["Who's there?", "Nay, answer me.", "Long live the king!", "Bernardo?"]
     ]
 
 
