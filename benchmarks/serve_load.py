@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from decode import random_model
+from sides.ours import random_model
 
 PROMPT, NEW = 128, 64
 CLIENTS = (1, 4, 16, 64)
@@ -125,9 +125,9 @@ def static_batch(folder, clients, threads):
 
 
 def batches(folder, clients):
-    from decode import transformers
+    from sides import hf
 
-    run = transformers("float32", folder)
+    run = hf.side("float32", folder)
     run(1, 8, 4)
     print(json.dumps({n: run(n, PROMPT, NEW) for n in clients}))
 
