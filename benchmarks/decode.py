@@ -1,12 +1,13 @@
 """Decoding at the 111M shape on a CPU, ours and others taking turns in one run: one sequence, eight, and prompts.
 
-    python benchmarks/decode.py --rounds 5 --out benchmarks/results/DATE-decode.json
+    python benchmarks/decode.py --rounds 5 --out benchmarks/results/DATE-decode.json [--openvino PYTHON]
 
 Random weights, the same for all (through our own export to GGUF and Hugging Face folders). Each side lives in a
 process of its own, from `benchmarks/sides`, and waits while another is measured. Decoding: greedy, NEW tokens after a
 prompt of PROMPT, the prompt's time left out. Prompt: LONG tokens until the first new one. Share: bytes of the weights
 times tokens per second of one sequence, over the bandwidth that a plain read of torch reaches in the same round.
-llama.cpp computes GELU by tanh, the others exactly. Extras: llama-cpp-python, ctranslate2, transformers.
+llama.cpp computes GELU by tanh, the others exactly. Extras: llama-cpp-python, ctranslate2, transformers;
+--openvino names an interpreter that has openvino-genai, and optimum-intel and nncf for the export.
 """
 
 import argparse
@@ -26,13 +27,21 @@ GGUF = ("f32", "bf16", "q8_0", "q4_0")
 SIDES = (
     *(f"ours {kind}" for kind in OURS),
     *(f"llama.cpp {kind}" for kind in GGUF),
+    *(f"openvino {kind}" for kind in OURS),
     "ctranslate2 int8",
     "transformers float32",
     "transformers bfloat16",
 )
-PEERS = {"float32": ("f32", "float32"), "bfloat16": ("bf16", "bfloat16"), "int8": ("q8_0", "int8"), "int4": ("q4_0",)}
+PEERS = {
+    "float32": ("f32", "float32"),
+    "bfloat16": ("bf16", "bfloat16"),
+    "int8": ("q8_0", "int8"),
+    "int4": ("q4_0", "int4"),
+}
 """What each of ours is compared with."""
-MODULES = {"ours": "ours", "llama.cpp": "llama", "ctranslate2": "ct2", "transformers": "hf"}
+MODULES = {"ours": "ours", "llama.cpp": "llama", "openvino": "ov", "ctranslate2": "ct2", "transformers": "hf"}
+BOUND = ("ours", "llama.cpp", "transformers")
+"""Whose threads are bound to cores; those of the others would inherit the mask of one core."""
 MEASURES = ("decode 1", "decode 8", "prompt")
 
 
@@ -70,14 +79,15 @@ def ask(process, line):
     return float(process.stdout.readline())
 
 
-def start(side, folder, threads):
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    if not side.startswith("ctranslate2"):  # its threads inherit the mask of one core
-        environment |= {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"} if threads > 1 else {}
+def start(side, folder, threads, openvino):
     name, kind = side.split()
-    rooms = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "sides", MODULES[name], kind, str(folder)]
-    environment["PYTHONPATH"] = rooms
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parent)}
+    if name in BOUND and threads > 1:
+        environment |= {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
+    if name != "openvino" and (places := os.environ.get("PYTHONPATH")):
+        environment["PYTHONPATH"] += os.pathsep + places
+    python = openvino if name == "openvino" else sys.executable
+    command = [python, "-m", "sides", MODULES[name], kind, str(folder)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout.readline().strip() == "ready", side
     return process
@@ -113,6 +123,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--sides", nargs="*", default=SIDES, metavar="SIDE", help="for example 'ours int8'")
+    parser.add_argument("--openvino", metavar="PYTHON")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--folder", type=Path, help="where the exported models are, or are to be")
     asked = parser.parse_args()
@@ -126,7 +137,11 @@ def main():
     folder.mkdir(exist_ok=True)
     if not (folder / "ct2").exists():
         prepare(folder)
-    processes = {side: start(side, folder, asked.threads) for side in asked.sides}
+    if asked.openvino and not (folder / "ov-int4").exists():
+        place = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        subprocess.run([asked.openvino, "-m", "sides.ov", str(folder)], check=True, env=place)
+    sides = [side for side in asked.sides if asked.openvino or not side.startswith("openvino")]
+    processes = {side: start(side, folder, asked.threads, asked.openvino) for side in sides}
     measured, reads = {side: {what: [] for what in MEASURES} for side in processes}, []
     for turn in range(asked.rounds):
         reads.append(bandwidth())
