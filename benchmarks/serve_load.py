@@ -40,8 +40,7 @@ GGUF = ("bf16", "q8_0", "q4_0")
 SIDES = (
     *("ours auto", "ours bfloat16", "ours int8", "ours int4"),
     *(f"llama.cpp {kind}" for kind in GGUF),
-    *("vllm bfloat16", "transformers-serve bfloat16", "transformers-serve batching"),
-    "transformers batch",
+    *("vllm bfloat16", "transformers batch", "transformers-serve batching", "transformers-serve bfloat16"),
 )
 START_SECONDS = 300
 
@@ -225,11 +224,6 @@ def main():
 
 
 def measure(asked, folder):
-    import torch
-
-    from cerebras_gpt import __version__
-    from cerebras_gpt.process import processor
-
     environment, measured, colds = environment_of(asked.threads), {}, {}
     programs = {
         "ours": sys.executable,
@@ -237,33 +231,40 @@ def measure(asked, folder):
         "vllm": asked.vllm,
         "transformers-serve": asked.transformers_serve,
     }
-    for turn in range(asked.rounds):
-        for side in asked.sides:
-            name, kind = side.split()
-            if (name, kind) == ("transformers", "batch"):
-                told = static_batch(folder, asked.clients, asked.threads)
-            elif (needed := programs[name]) is None:
-                measured[side] = "missing: nobody said where it is"
-                continue
-            else:
-                port = free_port()
-                told = served(SERVERS[name](needed, kind, folder, port, asked), port, asked.clients, environment)
-            if name == "ours":
-                colds.setdefault(kind, []).append(first_token(folder, kind, environment))
-            measured.setdefault(side, []).append(told)
-            print(turn, side, json.dumps(middle([told])), flush=True)
-    result = {
+    result = {**circumstances(asked), "milliseconds of a lone row": rows_price()}
+    for turn, side in itertools.product(range(asked.rounds), asked.sides):
+        name, kind = side.split()
+        if (name, kind) == ("transformers", "batch"):
+            told = static_batch(folder, asked.clients, asked.threads)
+        elif (needed := programs[name]) is None:
+            measured[side] = "missing: nobody said where it is"
+            continue
+        else:
+            port = free_port()
+            told = served(SERVERS[name](needed, kind, folder, port, asked), port, asked.clients, environment)
+        if name == "ours":
+            colds.setdefault(kind, []).append(first_token(folder, kind, environment))
+        measured.setdefault(side, []).append(told)
+        print(turn, side, json.dumps(middle([told])), flush=True)
+        result["servers"] = {side: told if isinstance(told, str) else middle(told) for side, told in measured.items()}
+        result["generate, seconds to the first token"] = {kind: middle(x) for kind, x in colds.items()}
+        asked.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")  # what is measured stays if the rest fails
+
+
+def circumstances(asked):
+    import torch
+
+    from cerebras_gpt import __version__
+    from cerebras_gpt.process import processor
+
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "cerebras_gpt": __version__,
         "torch": torch.__version__,
         "machine": f"{asked.threads} threads, {processor()}",
         "rounds": asked.rounds,
         "load_average": os.getloadavg(),
-        "servers": {side: told if isinstance(told, str) else middle(told) for side, told in measured.items()},
-        "generate, seconds to the first token": {kind: middle(x) for kind, x in colds.items()},
-        "milliseconds of a lone row": rows_price(),
     }
-    asked.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
