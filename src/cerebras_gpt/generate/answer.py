@@ -20,6 +20,9 @@ class Piece(NamedTuple):
     """Why it is the last piece: "stop", "length", "cancelled" or "failed"."""
 
 
+NOTHING = Piece("", [])
+
+
 class Answer:
     """Follows one continuation and tells its text."""
 

@@ -57,19 +57,26 @@ class KernelNetwork(Network):
     def hidden(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Final hidden states, multiplied by the logit scale; keys and values go to the cache: (N, C)."""
         result = torch.empty(len(rows.ids), self.architecture.d_model)  # (N, C)
-        self._run(rows, cache, result.data_ptr())
+        self._run(rows, cache, result.data_ptr(), None)
+        return result
+
+    def scores(self, rows: Rows, cache: SlotCache) -> Tensor:
+        """Scores of every token after these rows, in the same call: (N, V)."""
+        hidden = torch.empty(len(rows.ids), self.architecture.d_model)  # (N, C)
+        result = torch.empty(len(rows.ids), self.architecture.vocab_size)  # (N, V)
+        self._run(rows, cache, hidden.data_ptr(), result.data_ptr())
         return result
 
     def read(self, rows: Rows, cache: SlotCache) -> None:
         """Keys and values go to the cache; of the last block nothing else is computed."""
-        self._run(rows, cache, None)
+        self._run(rows, cache, None, None)
 
-    def _run(self, rows: Rows, cache: SlotCache, result: int | None) -> None:
+    def _run(self, rows: Rows, cache: SlotCache, result: int | None, scores: int | None) -> None:
         described = self._described
         described.n_slots, described.n_positions = cache.n_slots, cache.kv.shape[4]
         described.small_cache = cache.kv.dtype == torch.bfloat16
         pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work)]
-        self._library.hidden(ctypes.addressof(described), len(rows.ids), *pointers, result, self._n_threads)
+        self._library.hidden(ctypes.addressof(described), len(rows.ids), *pointers, result, scores, self._n_threads)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token: (N, C) -> (N, V)."""

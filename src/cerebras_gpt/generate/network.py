@@ -96,6 +96,10 @@ class Network:
             x = torch.add(x, self.product(up, block.feed_forward.down), alpha=block.residual_scale)
         return model.norm(x) * model.parametrization.logit_scale
 
+    def scores(self, rows: Rows, cache: SlotCache) -> Tensor:
+        """Scores of every token after these rows; keys and values go to the cache: (N, V)."""
+        return self.logits(self.hidden(rows, cache))
+
     def read(self, rows: Rows, cache: SlotCache) -> None:
         """Keys and values go to the cache; nothing else is asked for."""
         self.hidden(rows, cache)
@@ -126,7 +130,7 @@ class Network:
         for first in range(0, len(ids), most):
             part = slice(first, first + most)
             rows = self.decode(ids[part], slots[part], places[part])
-            found.append(self.logits(self.hidden(rows, cache))[: len(rows.slots)])  # (n, V)
+            found.append(self.scores(rows, cache)[: len(rows.slots)])  # (n, V)
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def _mask(self, starts: Sequence[int], n_tokens: int, end: int) -> Tensor:

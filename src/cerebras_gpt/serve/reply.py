@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from cerebras_gpt.generate.answer import Piece
 from cerebras_gpt.generate.request import Choice
 from cerebras_gpt.serve.failure import Refusal
 from cerebras_gpt.serve.guard import respond
+from cerebras_gpt.serve.inbox import PACE_SECONDS, Inbox
 from cerebras_gpt.serve.protocol import Ask
 from cerebras_gpt.serve.worker import Job, Worker
 
@@ -36,14 +38,8 @@ class Reply(Response):
 
     def submit(self) -> "Reply":
         """Hands the work to the engine, or is refused."""
-        loop, self._pieces = asyncio.get_running_loop(), asyncio.Queue[tuple[Job, Piece]]()
-        self._jobs: list[Job] = []
-
-        def deliver(job: Job, piece: Piece) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._pieces.put_nowait, (job, piece))
-
-        self._jobs = self.worker.submit(self.ask.requests, self.ask.stop, deliver)
+        self._inbox = Inbox(asyncio.get_running_loop(), PACE_SECONDS if self.streams else math.inf)
+        self._jobs = self.worker.submit(self.ask.requests, self.ask.stop, self._inbox.put)
         self._offsets = [0] * len(self._jobs)
         return self
 
@@ -67,11 +63,11 @@ class Reply(Response):
         """Pieces with the number of their answer, until the last of each; a failure is raised."""
         n_left = len(self._jobs)
         while n_left:
-            job, piece = await self._pieces.get()
-            if piece.reason in ("cancelled", "failed"):
-                raise failed(job, piece.reason)
-            n_left -= piece.reason is not None
-            yield self._jobs.index(job), piece
+            for job, piece in (await self._inbox.take()).items():
+                if piece.reason in ("cancelled", "failed"):
+                    raise failed(job, piece.reason)
+                n_left -= piece.reason is not None
+                yield self._jobs.index(job), piece
 
     async def _whole(self, send: Send) -> None:
         pieces: list[list[Piece]] = [[] for _ in self._jobs]

@@ -50,12 +50,32 @@ struct Rows {
 
 inline int64_t filled_width(const Model& m) { return (m.d_model / m.n_heads + LANES - 1) / LANES * LANES; }
 
-// The decoder's blocks on all threads, between two barriers each: x (N, C) is the residual stream. K: what the cache and
+// The threads of one call. They meet by looking at a number and not by sleeping: OpenMP's barrier puts a thread to sleep
+// at once where any other thread of the process has a team of its own, and a call meets a hundred times.
+class Team {
+  static constexpr int LOOKS = 4000;
+  alignas(64) std::atomic<int> arrived{0};
+  alignas(64) std::atomic<unsigned> round{0};
+
+ public:
+  void meet() {
+    const unsigned now = round.load(std::memory_order_relaxed);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == omp_get_num_threads()) {
+      arrived.store(0, std::memory_order_relaxed);
+      return round.store(now + 1, std::memory_order_release);
+    }
+    for (int looks = 0; round.load(std::memory_order_acquire) == now; ++looks)
+      looks < LOOKS ? pause() : std::this_thread::yield();
+  }
+};
+
+// The decoder's blocks on all threads, between two meetings each: x (N, C) is the residual stream. K: what the cache and
 // what meets it are kept as.
 template <class K>
 struct Pass {
   const Model& m;
   const Rows& rows;
+  Team& team;
   K* cache;  // (L, 2, slots, H, S, D), D filled up to LANES, as attention.h says
   float *x, *normed, *mixed, *up, *scores;
   K* q;  // (N, H, D), D filled up
@@ -74,16 +94,16 @@ struct Pass {
       normalise(x + row * m.d_model, weight, bias, m.d_model, m.eps, 1.f, y);
       input.take(w, row, y, m.d_model);
     }
-#pragma omp barrier
+    team.meet();
     return input;
   }
 
   Input taken(const Linear& w, const float* from_rows, int64_t width) const {
-#pragma omp barrier
+    team.meet();
     Input input(w, memory, rows.n);
     auto [from, to] = mine(rows.n);
     for (int64_t row = from; row < to; ++row) input.take(w, row, from_rows + row * width, width);
-#pragma omp barrier
+    team.meet();
     return input;
   }
 
@@ -93,7 +113,7 @@ struct Pass {
       if (first + LANES <= m.d_model) store(to, load<F16>(to) + m.residual_scale * y);
       else for (int64_t i = 0; i < m.d_model - first; ++i) to[i] += m.residual_scale * y[i];
     });
-#pragma omp barrier
+    team.meet();
   }
 
   void split(int64_t layer, int64_t row, int64_t first, F16 y) const {  // into queries, and keys and values kept
@@ -131,7 +151,7 @@ struct Pass {
     const Layer& layer = m.layers[index];
     Input input = normalised(layer.qkv, layer.norm1, layer.norm1_bias);
     products(layer.qkv, input, rows.n, [&](int64_t row, int64_t first, F16 y) { split(index, row, first, y); });
-#pragma omp barrier
+    team.meet();
   }
 
   void block(int64_t index) const {
@@ -154,7 +174,7 @@ struct Pass {
       for (int64_t c = 0; c < C; ++c)
         x[row * C + c] = (m.tokens[rows.ids[row] * C + c] + m.positions[rows.positions[row] * C + c]) * m.embedding_scale;
     }
-#pragma omp barrier
+    team.meet();
     for (int64_t index = 0; index < last; ++index) block(index);
     if (!result) return remember(last);
     block(last);
@@ -163,14 +183,24 @@ struct Pass {
   }
 };
 
+// (n, n_in) -> (n, n_out) on all threads, where n_in is not filled up and each thread takes in what rows it made.
+void multiplied(const Linear& w, int64_t n, int64_t n_in, const float* x, uint8_t* memory, float* y, Team& team) {
+  Input input(w, memory, n);
+  auto [from, to] = part(n, omp_get_num_threads(), omp_get_thread_num());
+  for (int64_t row = from; row < to; ++row) input.take(w, row, x + row * n_in, n_in);
+  team.meet();
+  products(w, input, n, [&](int64_t row, int64_t first, F16 v) { put(y + row * w.n_out + first, v, w.n_out - first); });
+}
+
 template <class K>
-void pass(const Model& m, const Rows& rows, void* cache, float* f, float* result) {
+void pass(const Model& m, const Rows& rows, Team& team, void* cache, float* f, float* result, float* scores) {
   const int64_t N = rows.n, C = m.d_model;
   float* up = f + 3 * N * C;
-  float* scores = up + N * m.d_ffn;
-  float* q = scores + omp_get_num_threads() * (m.n_positions + LANES) * QUERIES;
-  float* memory = q + N * m.n_heads * filled_width(m);
-  Pass<K>{m, rows, (K*)cache, f, f + N * C, f + 2 * N * C, up, scores, (K*)q, (uint8_t*)memory}.run(result);
+  float* weights = up + N * m.d_ffn;
+  float* q = weights + omp_get_num_threads() * (m.n_positions + LANES) * QUERIES;
+  uint8_t* memory = (uint8_t*)(q + N * m.n_heads * filled_width(m));
+  Pass<K>{m, rows, team, (K*)cache, f, f + N * C, f + 2 * N * C, up, weights, (K*)q, memory}.run(result);
+  if (scores) multiplied(m.head, N, C, result, memory, scores, team);
 }
 
 }  // namespace
@@ -186,24 +216,20 @@ void in_large_pages(void* memory, int64_t n_bytes) {
 #endif
 }
 
-// Final states (N, C) of rows of single tokens, unless result is null; their keys and values go to the cache. Work holds
-// what `work_floats` of generate/kernel.py says.
+// Final states (N, C) of rows of single tokens, unless result is null, and from these the scores (N, V) of every token,
+// unless scores is null; their keys and values go to the cache. Work holds what `work_floats` of generate/kernel.py says.
 void hidden(const Model* m, int64_t n, const int64_t* ids, const int64_t* positions, const int64_t* slots, void* cache,
-            float* work, float* result, int threads) {
+            float* work, float* result, float* scores, int threads) {
   Rows rows{n, ids, positions, slots};
+  Team team;
 #pragma omp parallel num_threads(threads)
-  m->small_cache ? pass<uint16_t>(*m, rows, cache, work, result) : pass<float>(*m, rows, cache, work, result);
+  (m->small_cache ? pass<uint16_t> : pass<float>)(*m, rows, team, cache, work, result, scores);
 }
 
 // (N, n_in) -> (N, n_out), where n_in is not filled up.
 void product(const Linear* w, int64_t n, int64_t n_in, const float* x, float* work, float* y, int threads) {
+  Team team;
 #pragma omp parallel num_threads(threads)
-  {
-    Input input(*w, (uint8_t*)work, n);
-    auto [from, to] = part(n, omp_get_num_threads(), omp_get_thread_num());
-    for (int64_t row = from; row < to; ++row) input.take(*w, row, x + row * n_in, n_in);
-#pragma omp barrier
-    products(*w, input, n, [&](int64_t row, int64_t first, F16 v) { put(y + row * w->n_out + first, v, w->n_out - first); });
-  }
+  multiplied(*w, n, n_in, x, (uint8_t*)work, y, team);
 }
 }

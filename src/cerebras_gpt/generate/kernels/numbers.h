@@ -2,9 +2,11 @@
 // (generate/kernel.py joins them).
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <thread>
 #ifdef _OPENMP
 #include <omp.h>
 #else
@@ -31,6 +33,14 @@ typedef int8_t B16 __attribute__((vector_size(16)));
 typedef float F8 __attribute__((vector_size(32)));
 typedef float F4 __attribute__((vector_size(16)));
 typedef float F2 __attribute__((vector_size(8)));
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 template <class V>
 inline V load(const void* from) {

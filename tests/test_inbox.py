@@ -1,0 +1,78 @@
+import asyncio
+import math
+import random
+import threading
+from collections import Counter
+
+import pytest
+
+from cerebras_gpt.generate.answer import Piece
+from cerebras_gpt.generate.request import Choice, Request
+from cerebras_gpt.serve.inbox import Inbox
+from cerebras_gpt.serve.worker import Job
+
+
+def job():
+    return Job(Request((1,), 5), (), lambda job, piece: None, math.inf)
+
+
+async def read_all(inbox, jobs):
+    """The text of each job and the number of looks; ends with the last piece of each."""
+    texts, looks, open_jobs = dict.fromkeys(jobs, ""), 0, set(jobs)
+    while open_jobs:
+        found = await inbox.take()
+        looks += 1
+        for one, piece in found.items():
+            texts[one] += piece.text
+            open_jobs -= {one} if piece.reason else set()
+    return texts, looks
+
+
+@pytest.mark.parametrize("pace", [0.0, 0.003, math.inf])
+def test_nothing_is_lost_or_changes_its_order_on_the_way(pace):
+    jobs = [job() for _ in range(3)]
+    sent = [(one, f"{n} ") for n in range(2000) for one in jobs]
+
+    def send(inbox):
+        draw, left = random.Random(0), Counter(one for one, _ in sent)
+        for one, text in sent:
+            left[one] -= 1
+            inbox.put(one, Piece(text, [Choice(1)], None if left[one] else "stop"))
+            if draw.random() < 0.002:
+                threading.Event().wait(0.004)
+
+    async def run():
+        inbox = Inbox(asyncio.get_running_loop(), pace)
+        thread = threading.Thread(target=send, args=[inbox])
+        thread.start()
+        found = await asyncio.wait_for(read_all(inbox, jobs), 30)
+        thread.join()
+        return found
+
+    texts, _ = asyncio.run(run())
+    assert texts == {one: "".join(text for owner, text in sent if owner is one) for one in jobs}
+
+
+def test_what_comes_during_the_rest_comes_together_and_a_last_piece_at_once():
+    async def run():
+        inbox, one = Inbox(asyncio.get_running_loop(), 3600), job()
+        inbox.put(one, Piece("a", [Choice(1)]))
+        first = await inbox.take()
+        inbox.put(one, Piece("b", [Choice(2)]))
+        inbox.put(one, Piece("c", [Choice(3)], "stop"))
+        return first[one], (await asyncio.wait_for(inbox.take(), 10))[one]
+
+    first, second = asyncio.run(run())
+    assert first == Piece("a", [Choice(1)])
+    assert second == Piece("bc", [Choice(2), Choice(3)], "stop")
+
+
+def test_an_answer_in_one_piece_is_looked_at_once():
+    async def run():
+        inbox, one = Inbox(asyncio.get_running_loop(), math.inf), job()
+        for n in range(50):
+            inbox.put(one, Piece(str(n), [], None if n < 49 else "length"))
+            await asyncio.sleep(0)
+        return await asyncio.wait_for(read_all(inbox, [one]), 10)
+
+    assert asyncio.run(run())[1] == 1
