@@ -1,9 +1,15 @@
 """Keys and values of many sequences, each in a slot of its own, in memory that is allocated once."""
 
+import math
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from cerebras_gpt.model.architecture import Architecture
 
+LINE = 64
+"""Bytes that a processor fetches together."""
 PAGE = 64
 """Prompts are read in pieces of this many tokens that start at its multiples, and kept for others in such pieces."""
 
@@ -28,6 +34,16 @@ def slot_bytes(architecture: Architecture, n_tokens: int, bytes_per_number: int 
     return per_token * reach(n_tokens, architecture.seq_len)
 
 
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take no memory, nor time, until something is written there: on a CPU the system's own."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = torch.from_numpy(np.zeros(n_bytes + LINE, dtype=np.uint8))
+    first = -memory.data_ptr() % LINE
+    return memory[first : first + n_bytes].view(dtype).view(shape)
+
+
 class SlotCache:
     """One (L, 2, R, H, S, D) tensor of R slots; a slot also remembers which ids its first pages were made from."""
 
@@ -43,7 +59,7 @@ class SlotCache:
         S = reach(n_tokens, architecture.seq_len)
         shape = (architecture.n_layers, 2, n_slots, architecture.n_heads, S, width or architecture.d_head)
         # Zeros, not empty: a masked position has weight 0, and 0 times a stray NaN would still be NaN.
-        self.kv = torch.zeros(shape, dtype=dtype, device=device)  # (L, 2, R, H, S, D)
+        self.kv = _zeros(shape, dtype, device)  # (L, 2, R, H, S, D)
         self.pages: list[tuple[int, ...]] = [()] * n_slots
         self.used = [0] * n_slots
         """When each slot was last taken, in takes."""
