@@ -7,7 +7,7 @@ import torch
 
 from cerebras_gpt import compiled
 from cerebras_gpt.generate.engine import generate_ids
-from cerebras_gpt.generate.kernel import input_floats, kernel, packed, round_in_place
+from cerebras_gpt.generate.kernel import LargePages, input_floats, kernel, packed, round_in_place
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
 from cerebras_gpt.generate.precision import Prepared, precision, prepared, reduce
@@ -81,7 +81,7 @@ def pieces(network: Network, ids: list[int], lengths: list[int]) -> torch.Tensor
 
 def product(library: ctypes.CDLL, weight: torch.Tensor, x: torch.Tensor, kind: Kind, n_threads: int) -> torch.Tensor:
     """x times the packed weight: (N, n_in), (n_out, n_in) -> (N, n_out)."""
-    (told, _kept), work = packed(library, weight, kind), torch.empty(input_floats(*x.shape))
+    (told, _kept), work = packed(LargePages(library), weight, kind), torch.empty(input_floats(*x.shape))
     y = torch.full((len(x), len(weight)), torch.nan)
     addresses = [tensor.data_ptr() for tensor in (x, work, y)]
     library.product(ctypes.addressof(told), *x.shape, *addresses, n_threads)

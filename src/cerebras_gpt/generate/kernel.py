@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from cerebras_gpt.compiled import FAILURES, library
-from cerebras_gpt.generate.weights import CODE_BYTES, GROUP, KINDS, LANES, Kind
+from cerebras_gpt.generate.slots import LINE
+from cerebras_gpt.generate.weights import CODE_BYTES, GROUP, KINDS, LANES, SMALLEST, Kind
 from cerebras_gpt.model.architecture import Architecture
 
 log = logging.getLogger("cerebras_gpt")
 
 SOURCES = ("numbers.h", "products.h", "packing.h", "attention.h", "decode.cpp")
 """Joined in this order, they are one source."""
-LARGE_PAGE = 2**21
+LARGE_PAGE, SPAN = 2**21, 2**25
+"""Bytes of a large page, and that are taken from the system at once."""
 QUERIES = 16
 """Rows of one sequence that attend together."""
 
@@ -63,29 +65,47 @@ class Packed(NamedTuple):
     """Where it lies: must outlive the other."""
 
 
-def packed(library: ctypes.CDLL, weight: Tensor, kind: Kind, bias: Tensor | None = None) -> Packed:
-    """A float32 weight (n_out, n_in) in tiles of LANES rows, in large pages; the bias is filled up to LANES.
+class LargePages:
+    """Memory for weights, one after the other: fewer look-ups of addresses on the way through them all.
+
+    The system grants large pages only to spans that fill them, which most weights alone do not.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library, self._left = library, torch.empty(0, dtype=torch.uint8)
+
+    def take(self, n_bytes: int) -> Tensor:
+        """So many bytes, from the start of a line on."""
+        n_lines = n_bytes + -n_bytes % LINE
+        if n_lines > len(self._left):
+            self._left = self._span(max(n_lines + -n_lines % LARGE_PAGE, SPAN))
+        found, self._left = self._left[:n_bytes], self._left[n_lines:]
+        return found
+
+    def _span(self, n_bytes: int) -> Tensor:
+        memory = torch.empty(n_bytes + LARGE_PAGE, dtype=torch.uint8)
+        first = -memory.data_ptr() % LARGE_PAGE
+        self.library.in_large_pages(memory.data_ptr() + first, n_bytes)
+        return memory[first : first + n_bytes]
+
+
+def packed(memory: LargePages, weight: Tensor, kind: Kind, bias: Tensor | None = None) -> Packed:
+    """A float32 weight (n_out, n_in) in tiles of LANES rows; the bias is filled up to LANES.
 
     In a tile, 4 bytes of one row (4 int8, 8 int4 in two steps, 2 bfloat16) lie beside the next row's.
     """
     n_out, n_in = weight.shape[0] + -weight.shape[0] % LANES, weight.shape[1] + -weight.shape[1] % GROUP
-    codes = _in_large_pages(library, round(n_out * n_in * CODE_BYTES[kind]))
-    scales = torch.empty(n_out * n_in // GROUP, dtype=torch.bfloat16)  # (n_out / LANES, n_in / GROUP, LANES)
-    added = torch.zeros(n_out)
+    codes = memory.take(round(n_out * n_in * CODE_BYTES[kind]))
+    n_scales = n_out * n_in // GROUP if kind in SMALLEST else 0
+    scales = memory.take(2 * n_scales)  # bfloat16 (n_out / LANES, n_in / GROUP, LANES)
+    added = memory.take(n_out * 4).view(torch.float32).zero_()
     if bias is not None:
         added[: len(bias)] = bias
     addresses = (codes.data_ptr(), scales.data_ptr(), added.data_ptr())
     made = Linear(*addresses, n_in, weight.shape[0], KINDS.index(kind))
     contiguous = weight.detach().float().contiguous()
-    library.pack(ctypes.addressof(made), contiguous.data_ptr(), weight.shape[1], torch.get_num_threads())
+    memory.library.pack(ctypes.addressof(made), contiguous.data_ptr(), weight.shape[1], torch.get_num_threads())
     return Packed(made, (codes, scales, added))
-
-
-def _in_large_pages(library: ctypes.CDLL, n_bytes: int) -> Tensor:
-    memory = torch.empty(n_bytes + LARGE_PAGE, dtype=torch.uint8)
-    first = -memory.data_ptr() % LARGE_PAGE
-    library.in_large_pages(memory.data_ptr() + first, n_bytes)
-    return memory[first : first + n_bytes]
 
 
 def round_in_place(library: ctypes.CDLL, weight: Tensor, kind: Kind) -> None:

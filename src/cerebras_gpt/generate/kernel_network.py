@@ -28,7 +28,7 @@ class KernelNetwork(Network):
         self.dtype, self.device = torch.float32, torch.device("cpu")
         self.decode_rows = self.prefill_rows = (MOST_ROWS,)
         self.piece = MOST_ROWS
-        self._library, self._kept = library, list[Tensor]()
+        self._library, self._kept, self._memory = library, list[Tensor](), compiled.LargePages(library)
         self._named = dict(model.named_parameters())
         self._described = self._describe()
         shape, n_threads = self.architecture, torch.get_num_threads()
@@ -121,6 +121,6 @@ class KernelNetwork(Network):
 
     def _linear(self, name: str, kind: Kind) -> compiled.Linear:
         weight, bias = self._named[f"{name}.weight"], self._named.get(f"{name}.bias")
-        linear, kept = compiled.packed(self._library, weight, kind, bias)
+        linear, kept = compiled.packed(self._memory, weight, kind, bias)
         self._kept += kept
         return linear

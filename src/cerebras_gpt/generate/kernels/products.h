@@ -144,20 +144,21 @@ struct Codes {
     F16 all_groups[R][T];
     std::memcpy(all_groups, y, sizeof all_groups);
     for (int64_t g = 0; g < G; ++g, scales += LANES, in += GROUP, from += GROUP * LANES / (HALF ? 2 : 1)) {
-      I16 sum[R][T];
+      I16 sum[R][T], high[R][T] = {};  // of the upper halves, sixteen times too large
       for (int r = 0; r < R; ++r)
         for (int t = 0; t < T; ++t) sum[r][t] = x.starts[(row + r) * G + g] - I16{};
       for (int i = 0; i < GROUP; i += HALF ? 8 : 4) {
         U16 v[T];
         for (int t = 0; t < T; ++t) v[t] = load<U16>(from + t * w_stride + i * (HALF ? 8 : 16));
-        for (int half = 0; half < (HALF ? 2 : 1); ++half) {
-          for (int r = 0; r < R; ++r) {
-            int32_t numbers = load<int32_t>(in + r * x.stride + i + 4 * half);
-            for (int t = 0; t < T; ++t)
-              sum[r][t] = dot4(sum[r][t], HALF ? (half ? v[t] >> 4 : v[t]) & 0x0f0f0f0fu : v[t], numbers);
+        for (int r = 0; r < R; ++r)
+          for (int t = 0; t < T; ++t) {
+            sum[r][t] = dot4(sum[r][t], HALF ? v[t] & 0x0f0f0f0fu : v[t], load<int32_t>(in + r * x.stride + i));
+            if (HALF) high[r][t] = dot4(high[r][t], v[t] & 0xf0f0f0f0u, load<int32_t>(in + r * x.stride + i + 4));
           }
-        }
       }
+      if (HALF)
+        for (int r = 0; r < R; ++r)
+          for (int t = 0; t < T; ++t) sum[r][t] += high[r][t] >> 4;
       for (int t = 0; t < T; ++t) {
         F16 scale = wide(scales + t * G * LANES);
         for (int r = 0; r < R; ++r)
