@@ -56,7 +56,7 @@ struct Attention {
         n = even(rows - row, ROWS);
         F16 y[ROWS * TILES] = {};
         const N* w = keys + tile * filled_D * LANES;
-        multiply<ROWS>(Numbers<N>{w, q + row * q_stride, filled_D * LANES, q_stride, filled_D}, n, tiles, y);
+        multiply<ROWS, TILES>(Numbers<N>{w, q + row * q_stride, filled_D * LANES, q_stride, filled_D}, n, tiles, y);
         for (int64_t r = 0; r < n; ++r)
           for (int64_t t = 0; t < tiles; ++t) store(scores + (row + r) * stride + (tile + t) * LANES, y[r * tiles + t] * scale);
       }
@@ -73,7 +73,7 @@ struct Attention {
         for (int64_t s = 0; s < filled; s += PAGE) {
           const N* w = values + (s * n_tiles + tile * PAGE) * LANES;
           Numbers<N> page{w, weights + row * stride + s, PAGE * LANES, stride, std::min<int64_t>(PAGE, filled - s)};
-          multiply<ROWS>(page, n, tiles, y);
+          multiply<ROWS, TILES>(page, n, tiles, y);
         }
         for (int64_t r = 0; r < n; ++r)
           for (int64_t t = 0, d = tile * LANES; t < tiles; ++t, d += LANES)

@@ -7,9 +7,11 @@ namespace {
 constexpr int GROUP = 32;
 constexpr int LONE_ROWS = 2, LONE_CODE_ROWS = 4;  // up to so many read one tile at a time: memory likes one stream
 #ifdef __AVX512F__
-constexpr int TILES = 3, ROWS = 8, CODE_ROWS = 4;  // the most of a block; of codes there are two sums for each output
+constexpr int ROWS = 8, TILES = 3;  // the most of a block
+constexpr int CODE_ROWS = 6, CODE_TILES = 2;  // of codes there are two sums for each output
 #else
-constexpr int TILES = 1, ROWS = 6, CODE_ROWS = 2;
+constexpr int ROWS = 6, TILES = 1;
+constexpr int CODE_ROWS = 2, CODE_TILES = 1;
 #endif
 enum Kind { FLOAT32, BFLOAT16, INT8, INT4 };
 
@@ -144,21 +146,20 @@ struct Codes {
     F16 all_groups[R][T];
     std::memcpy(all_groups, y, sizeof all_groups);
     for (int64_t g = 0; g < G; ++g, scales += LANES, in += GROUP, from += GROUP * LANES / (HALF ? 2 : 1)) {
-      I16 sum[R][T], high[R][T] = {};  // of the upper halves, sixteen times too large
+      I16 sum[R][T];
       for (int r = 0; r < R; ++r)
         for (int t = 0; t < T; ++t) sum[r][t] = x.starts[(row + r) * G + g] - I16{};
       for (int i = 0; i < GROUP; i += HALF ? 8 : 4) {
         U16 v[T];
         for (int t = 0; t < T; ++t) v[t] = load<U16>(from + t * w_stride + i * (HALF ? 8 : 16));
-        for (int r = 0; r < R; ++r)
-          for (int t = 0; t < T; ++t) {
-            sum[r][t] = dot4(sum[r][t], HALF ? v[t] & 0x0f0f0f0fu : v[t], load<int32_t>(in + r * x.stride + i));
-            if (HALF) high[r][t] = dot4(high[r][t], v[t] & 0xf0f0f0f0u, load<int32_t>(in + r * x.stride + i + 4));
+        for (int half = 0; half < (HALF ? 2 : 1); ++half) {
+          for (int r = 0; r < R; ++r) {
+            int32_t numbers = load<int32_t>(in + r * x.stride + i + 4 * half);
+            for (int t = 0; t < T; ++t)
+              sum[r][t] = dot4(sum[r][t], HALF ? (half ? v[t] >> 4 : v[t]) & 0x0f0f0f0fu : v[t], numbers);
           }
+        }
       }
-      if (HALF)
-        for (int r = 0; r < R; ++r)
-          for (int t = 0; t < T; ++t) sum[r][t] += high[r][t] >> 4;
       for (int t = 0; t < T; ++t) {
         F16 scale = wide(scales + t * G * LANES);
         for (int r = 0; r < R; ++r)
@@ -170,7 +171,7 @@ struct Codes {
 };
 
 // A block of up to R rows and T tiles, as a function of its own for every size.
-template <int R, int T = TILES, class Block>
+template <int R, int T, class Block>
 void multiply(const Block& block, int rows, int tiles, F16* y) {
   if constexpr (R > 1)
     if (rows < R) return multiply<R - 1, T>(block, rows, tiles, y);
@@ -187,15 +188,15 @@ inline Part part(int64_t n, int64_t of, int64_t mine) { return {n * mine / of, n
 inline int64_t even(int64_t n, int64_t most) { return (n + (n + most - 1) / most - 1) / ((n + most - 1) / most); }
 
 // Every product of this thread's tiles; done(row, first output, LANES numbers) takes them.
-template <int R, int LONE, class Block, class Done>
+template <int R, int T, int LONE, class Block, class Done>
 void products(const Linear& w, int64_t n, Block block, Done done) {
   auto [from, to] = part((w.n_out + LANES - 1) / LANES, omp_get_num_threads(), omp_get_thread_num());
   for (int64_t tile = from, tiles; tile < to; tile += tiles) {
-    tiles = even(to - tile, n <= LONE ? 1 : TILES);
+    tiles = even(to - tile, n <= LONE ? 1 : T);
     for (int64_t row = 0, rows; row < n; row += rows) {
       rows = even(n - row, R);
-      F16 y[R * TILES] = {};
-      multiply<R>(block(tile, row), rows, tiles, y);
+      F16 y[R * T] = {};
+      multiply<R, T>(block(tile, row), rows, tiles, y);
       for (int64_t t = 0; t < tiles; ++t) {
         F16 bias = w.bias ? load<F16>(w.bias + (tile + t) * LANES) : F16{};
         for (int64_t r = 0; r < rows; ++r) done(row + r, (tile + t) * LANES, y[r * tiles + t] + bias);
@@ -206,7 +207,7 @@ void products(const Linear& w, int64_t n, Block block, Done done) {
 
 template <class N, class Done>
 void number_products(const Linear& w, const Input& x, int64_t n, Done done) {
-  products<ROWS, LONE_ROWS>(w, n, [&](int64_t tile, int64_t row) {
+  products<ROWS, TILES, LONE_ROWS>(w, n, [&](int64_t tile, int64_t row) {
     return Numbers<N>{(const N*)w.codes + tile * w.n_in * LANES, (const N*)x.numbers + row * w.n_in, w.n_in * LANES,
                       w.n_in, w.n_in};
   }, done);
@@ -214,7 +215,9 @@ void number_products(const Linear& w, const Input& x, int64_t n, Done done) {
 
 template <bool HALF, class Done>
 void code_products(const Linear& w, const Input& x, int64_t n, Done done) {
-  products<CODE_ROWS, LONE_CODE_ROWS>(w, n, [&](int64_t tile, int64_t row) { return Codes<HALF>{w, x, tile, row}; }, done);
+  products<CODE_ROWS, CODE_TILES, LONE_CODE_ROWS>(w, n, [&](int64_t tile, int64_t row) {
+    return Codes<HALF>{w, x, tile, row};
+  }, done);
 }
 
 template <class Done>
