@@ -1,20 +1,27 @@
 """A server under 1 to 64 clients that stream, at the 111M shape on a CPU; how soon it answers after its start.
 
     python benchmarks/serve_load.py --out benchmarks/results/DATE-serve-load.json [--llama-server PATH]
+        [--vllm PYTHON --preload FILE...] [--transformers-serve PYTHON]
 
-Random weights; every client sends its own prompt of PROMPT ids and reads NEW greedy tokens as events, all at once.
+Random weights; every client sends a prompt of its own, PROMPT words of a token each, in another order than any other
+request's, and reads NEW greedy tokens as events, all at once. Words, because `transformers serve` takes only text.
 Total: tokens of all clients over the time until the last has its last. First: seconds to the first token. Fairness:
 the slowest client's time over the fastest's. Servers are started in turns, round by round, each alone. Beside them a
 static batch of transformers, without any server: everybody waits for the same prefill, and nobody may come later.
-llama.cpp's server needs its binary; without one it is named as missing. Also: the time of `generate` as a command up
-to its first token, and what it costs a lone request that a pass of torch has at least as many rows as give a row the
-same bits among any others.
+llama.cpp's server needs its binary, vLLM (its build for CPUs) and `transformers serve` an interpreter that has them;
+without one they are named as missing. --preload: libraries for vLLM alone, such as an allocator. Also: the time of
+`generate` as a command up to its first token, and what it costs a lone request that a pass of torch has at least as
+many rows as give a row the same bits among any others.
 """
 
 import argparse
 import asyncio
+import functools
+import itertools
 import json
 import os
+import random
+import re
 import shutil
 import socket
 import statistics
@@ -24,7 +31,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from decode import random_model
+from servers import SERVERS
+from sides.ours import random_model
 
 PROMPT, NEW = 128, 64
 CLIENTS = (1, 4, 16, 64)
@@ -32,13 +40,24 @@ GGUF = ("bf16", "q8_0", "q4_0")
 SIDES = (
     *("ours auto", "ours bfloat16", "ours int8", "ours int4"),
     *(f"llama.cpp {kind}" for kind in GGUF),
-    "transformers batch",
+    *("vllm bfloat16", "transformers batch", "transformers-serve batching", "transformers-serve bfloat16"),
 )
-START_SECONDS = 120
+START_SECONDS = 300
 
 
-def ids_of(client):
-    return [(client * 7919 + n * 104729) % 50000 for n in range(PROMPT)]
+@functools.cache
+def words():
+    """Tokens that are a word with the space before it: such words next to each other are these tokens again."""
+    from cerebras_gpt.text.tokenizer import gpt2_tokenizer
+
+    tokenizer = gpt2_tokenizer()
+    texts = {n: tokenizer.decode([n]) for n in range(50000)}
+    return [(n, text) for n, text in texts.items() if re.fullmatch(" [A-Za-z]{2,}", text)]
+
+
+def prompt_of(seed, as_text):
+    drawn = random.Random(seed).choices(words(), k=PROMPT)
+    return "".join(text for _, text in drawn) if as_text else [n for n, _ in drawn]
 
 
 def prepare(folder):
@@ -62,9 +81,9 @@ def free_port():
         return taken.getsockname()[1]
 
 
-async def one(port, client, n_new=NEW):
+async def one(port, model, prompt, n_new=NEW):
     """Seconds to the first event and to the last, and tokens, of one client."""
-    body = {"model": "model", "prompt": ids_of(client), "max_tokens": n_new, "temperature": 0, "stream": True}
+    body = {"model": model, "prompt": prompt, "max_tokens": n_new, "temperature": 0, "stream": True}
     data = json.dumps({**body, "stream_options": {"include_usage": True}}).encode()
     head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\n"
     began, first, made = time.perf_counter(), None, 0
@@ -82,9 +101,9 @@ async def one(port, client, n_new=NEW):
     return first, time.perf_counter() - began, made
 
 
-async def load(port, n):
-    began = time.perf_counter()
-    found = await asyncio.gather(*(one(port, client) for client in range(n)))
+async def load(port, model, prompts):
+    n, began = len(prompts), time.perf_counter()
+    found = await asyncio.gather(*(one(port, model, prompt) for prompt in prompts))
     seconds = time.perf_counter() - began
     firsts, lasts = sorted(f for f, _, _ in found), [last for _, last, _ in found]
     return {
@@ -95,21 +114,25 @@ async def load(port, n):
     }
 
 
-def served(command, port, clients, environment):
+def served(server, port, clients, environment):
     """One start of a server and all its loads."""
+    fresh = (prompt_of(seed, server.takes_text) for seed in itertools.count())
+    warm, prompts = list(itertools.islice(fresh, 2)), {n: list(itertools.islice(fresh, n)) for n in clients}
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(server.command, **quiet, env={**environment, **server.settings}) as process:
         try:
             while True:
                 try:
-                    asyncio.run(one(port, 99, 1))
+                    asyncio.run(one(port, server.model, warm[0], 1))
                     break
                 except (OSError, AssertionError):
-                    assert process.poll() is None and time.perf_counter() - began < START_SECONDS, command
+                    assert process.poll() is None and time.perf_counter() - began < START_SECONDS, server.command
                     time.sleep(0.05)
             started = time.perf_counter() - began
-            asyncio.run(one(port, 98))
-            return {"seconds to the first answer": started, **{str(n): asyncio.run(load(port, n)) for n in clients}}
+            asyncio.run(one(port, server.model, warm[1]))
+            loads = {str(n): asyncio.run(load(port, server.model, prompts[n])) for n in clients}
+            return {"seconds to the first answer": started, **loads}
         finally:
             process.terminate()
 
@@ -125,9 +148,9 @@ def static_batch(folder, clients, threads):
 
 
 def batches(folder, clients):
-    from decode import transformers
+    from sides import hf
 
-    run = transformers("float32", folder)
+    run = hf.side("float32", folder)
     run(1, 8, 4)
     print(json.dumps({n: run(n, PROMPT, NEW) for n in clients}))
 
@@ -183,6 +206,9 @@ def main():
     parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS)
     parser.add_argument("--sides", nargs="*", default=SIDES)
     parser.add_argument("--llama-server", default=shutil.which("llama-server"))
+    parser.add_argument("--vllm", metavar="PYTHON")
+    parser.add_argument("--preload", type=Path, nargs="*", default=(), metavar="FILE")
+    parser.add_argument("--transformers-serve", metavar="PYTHON")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--batch", type=int, nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True)
@@ -198,45 +224,47 @@ def main():
 
 
 def measure(asked, folder):
+    environment, measured, colds = environment_of(asked.threads), {}, {}
+    programs = {
+        "ours": sys.executable,
+        "llama.cpp": asked.llama_server,
+        "vllm": asked.vllm,
+        "transformers-serve": asked.transformers_serve,
+    }
+    result = {**circumstances(asked), "milliseconds of a lone row": rows_price()}
+    for turn, side in itertools.product(range(asked.rounds), asked.sides):
+        name, kind = side.split()
+        if (name, kind) == ("transformers", "batch"):
+            told = static_batch(folder, asked.clients, asked.threads)
+        elif (needed := programs[name]) is None:
+            measured[side] = "missing: nobody said where it is"
+            continue
+        else:
+            port = free_port()
+            told = served(SERVERS[name](needed, kind, folder, port, asked), port, asked.clients, environment)
+        if name == "ours":
+            colds.setdefault(kind, []).append(first_token(folder, kind, environment))
+        measured.setdefault(side, []).append(told)
+        print(turn, side, json.dumps(middle([told])), flush=True)
+        result["servers"] = {side: told if isinstance(told, str) else middle(told) for side, told in measured.items()}
+        result["generate, seconds to the first token"] = {kind: middle(x) for kind, x in colds.items()}
+        asked.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")  # what is measured stays if the rest fails
+
+
+def circumstances(asked):
     import torch
 
     from cerebras_gpt import __version__
     from cerebras_gpt.process import processor
 
-    environment, measured, colds = environment_of(asked.threads), {}, {}
-    for turn in range(asked.rounds):
-        for side in asked.sides:
-            name, kind = side.split()
-            port = free_port()
-            if name == "ours":
-                serve = ["-m", "cerebras_gpt", "serve", str(folder / "model"), "--port", str(port)]
-                command = [sys.executable, *serve, "--weights", kind]
-                told = served(command, port, asked.clients, environment)
-                colds.setdefault(kind, []).append(first_token(folder, kind, environment))
-            elif name == "transformers":
-                told = static_batch(folder, asked.clients, asked.threads)
-            elif asked.llama_server:
-                cores = ["-t", str(asked.threads), "-C", hex(2**asked.threads - 1), "--cpu-strict", "1"]
-                limits = ["-c", str(16 * 256), "-np", "16", *cores, "--port", str(port)]
-                command = [asked.llama_server, "-m", str(folder / f"{kind}.gguf"), *limits]
-                told = served(command, port, asked.clients, environment)
-            else:
-                measured[side] = "missing: there is no llama-server here"
-                continue
-            measured.setdefault(side, []).append(told)
-            print(turn, side, json.dumps(middle([told])), flush=True)
-    result = {
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "cerebras_gpt": __version__,
         "torch": torch.__version__,
         "machine": f"{asked.threads} threads, {processor()}",
         "rounds": asked.rounds,
         "load_average": os.getloadavg(),
-        "servers": {side: told if isinstance(told, str) else middle(told) for side, told in measured.items()},
-        "generate, seconds to the first token": {kind: middle(x) for kind, x in colds.items()},
-        "milliseconds of a lone row": rows_price(),
     }
-    asked.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
