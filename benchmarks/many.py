@@ -117,7 +117,7 @@ def workers(agent: int) -> dict[int, int]:
 
 def ranks(folder: Path, n_faults: int, seed: int, n: int = 2) -> dict[str, object]:
     """Kills or stops a random rank again and again; torchrun alone puts things right. Last of all it is killed."""
-    prepared(folder, steps=100 * (n_faults + 4))
+    prepared(folder, steps=60 * (n_faults + 4))
     say("the run that nothing disturbs ...")
     start(command(folder, "whole")).wait()
     draw, faults = random.Random(seed), []

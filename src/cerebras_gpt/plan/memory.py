@@ -75,13 +75,13 @@ def activation_bytes(
     return micro_batch_size * (layers + T * 2 * c * d)
 
 
-LIBRARIES = 450_000_000
+LIBRARIES = 320_000_000
 """Bytes of a training process whatever the model: code, torch's kernels, tokenizer, pack. Measured on Linux (x86)."""
 
 HEAP = 1.25
 """Bytes that the heap takes from the system for each that comes and goes in a step: many sizes in an order that leaves
-gaps. Both figures are one straight line through the measured peaks of ten plans; the bytes themselves are not fitted
-to anything (benchmarks/plan_estimates.py, docs/plan.md)."""
+gaps. Both figures are read from the measured peaks of plans; the bytes themselves are not fitted to anything
+(benchmarks/plan_estimates.py, docs/plan.md)."""
 
 
 def pass_bytes(compute_bytes: int) -> int:
