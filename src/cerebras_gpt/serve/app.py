@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cerebras_gpt.serve import protocol
-from cerebras_gpt.serve.failure import Refusal, refused
+from cerebras_gpt.serve.failure import Refusal, queue_full, refused
 from cerebras_gpt.serve.guard import Guard
 from cerebras_gpt.serve.limits import Limits
 from cerebras_gpt.serve.reply import Reply
@@ -34,6 +34,15 @@ class Service:
     def __init__(self, workers: Sequence[Worker], limits: Limits, runs: Path | None = None) -> None:
         self.workers = {worker.name: worker for worker in workers}
         self.limits, self.runs, self.is_draining = limits, runs, False
+        self.n_embedding = 0
+        self.n_turned_away = 0
+        """Requests that were refused unread, whatever model they were for."""
+
+    def check_room(self) -> None:
+        """Refuses a request when no model could take it."""
+        if self.workers and all(w.n_open >= w.n_slots + self.limits.queue for w in self.workers.values()):
+            self.n_turned_away += 1
+            raise queue_full()
 
     def worker(self, name: str) -> Worker:
         """The worker of a model that may be asked now."""
@@ -43,10 +52,25 @@ class Service:
             raise Refusal(404, f"model: there is no {name[:80]!r}; see /v1/models", "model", "model_not_found")
         return self.workers[name]
 
+    async def embedded(self, worker: Worker, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The vectors of some texts, each in its turn, so that the worker's answers go on between them."""
+        if self.n_embedding >= self.limits.queue:
+            raise queue_full()
+        self.n_embedding += 1
+        try:
+            async with asyncio.timeout(self.limits.deadline_seconds):
+                return [await _embedded(worker, one) for one in ids]
+        except TimeoutError:
+            raise Refusal(
+                504, f"it took longer than {self.limits.deadline_seconds:g} seconds", code="deadline"
+            ) from None
+        finally:
+            self.n_embedding -= 1
+
     @property
     def n_open(self) -> int:
-        """Answers under way or waiting."""
-        return sum(worker.n_open for worker in self.workers.values())
+        """Answers under way or waiting, and requests whose texts are being embedded."""
+        return self.n_embedding + sum(worker.n_open for worker in self.workers.values())
 
     @property
     def health(self) -> dict[str, object]:
@@ -78,7 +102,7 @@ def make_app(service: Service, hosts: Collection[str], key: str | None) -> Guard
     _add_answers(app, service)
     _add_facts(app, service)
     _add_pages(app, service)
-    return Guard(app, hosts, key, service.limits)  # type: ignore[arg-type]
+    return Guard(app, hosts, key, service.limits, service.check_room)  # type: ignore[arg-type]
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -121,7 +145,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """The mean of the final states over each text's tokens."""
         worker = service.worker(body.model)
         ids = protocol.texts(body, worker.lm)
-        vectors = await asyncio.wait_for(_embedded(worker, ids), service.limits.deadline_seconds)
+        vectors = await service.embedded(worker, ids)
         is_packed = body.encoding_format == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": packed(vector) if is_packed else vector}
@@ -132,17 +156,25 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         return answer(200, {"object": "list", "data": data, "model": worker.name, "usage": usage})
 
 
-async def _embedded(worker: Worker, ids: Sequence[Sequence[int]]) -> list[list[float]]:
-    """The vectors of some texts, computed between the steps of the worker's answers."""
+async def _embedded(worker: Worker, ids: Sequence[int]) -> list[float]:
+    """The vector of one text, computed between two steps of the worker's answers."""
     loop = asyncio.get_running_loop()
-    made: asyncio.Future[list[list[float]]] = loop.create_future()
+    made: asyncio.Future[list[float]] = loop.create_future()
 
-    def settle(vectors: list[list[float]]) -> None:
-        if not made.cancelled():
-            made.set_result(vectors)
+    def settle(vector: list[float] | None) -> None:
+        if made.cancelled():
+            return
+        if vector is None:
+            made.set_exception(Refusal(500, "the text could not be embedded", "input", "failed"))
+        else:
+            made.set_result(vector)
 
     def embed() -> None:
-        loop.call_soon_threadsafe(settle, [worker.lm.embed(one) for one in ids])
+        vector = None
+        try:
+            vector = worker.lm.embed(ids)
+        finally:
+            loop.call_soon_threadsafe(settle, vector)
 
     worker.run(embed)
     return await made
@@ -201,6 +233,8 @@ class Counts:
             family = CounterMetricFamily(f"cerebras_gpt_{kind}", f"Since the start: {kind}.", labels=["model"])
             for name, worker in self.service.workers.items():
                 family.add_metric([name], worker.counts[kind])
+            if kind == "refused":
+                family.add_metric([""], self.service.n_turned_away)
             families.append(family)
         for kind, attribute in (("open", "n_open"), ("busy_slots", "n_busy"), ("stalled_seconds", "stalled_seconds")):
             gauge = GaugeMetricFamily(f"cerebras_gpt_{kind}", f"Now: {kind}.", labels=["model"])
