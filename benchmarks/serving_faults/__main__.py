@@ -1,0 +1,63 @@
+"""Disturbs a real server in every way of docs/serve-faults.md and writes what came of it.
+
+    python -m benchmarks.serving_faults fuzz overload --seed 1 --out benchmarks/results/DATE-serving
+
+One file for each campaign: DATE-serving-fuzz.json and so on. Every case draws from the seed and its own number; a case
+that is not as it must be is printed, and `--only NUMBER` does it alone.
+"""
+
+import argparse
+import importlib
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.faults import children
+from benchmarks.faults.report import Report
+
+CAMPAIGNS = {
+    "fuzz": ("S1: mutated requests and bytes that are hardly HTTP", 200_000),
+    "memory": ("S2: nothing grows over mixed requests", 50_000),
+    "leaving": ("S3: readers who leave", 1000),
+    "overload": ("S4: ten times as many requests as can be answered; seconds", 60),
+    "parameters": ("S6: wrong values are refused by name", 6000),
+    "streams": ("S7: a stream is the whole answer in pieces", 10_000),
+    "invariance": ("S8: answers do not depend on others", 10_000),
+}
+
+
+def arguments():
+    """What was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving_faults", description="campaigns against serve")
+    parser.add_argument("names", nargs="+", choices=CAMPAIGNS, metavar="NAME", help=", ".join(CAMPAIGNS))
+    parser.add_argument("--share", type=float, default=1.0, help="of the full number of cases")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, help="the number of one case, to do it again")
+    parser.add_argument("--out", help="where the results go, without -NAME.json")
+    return parser.parse_args()
+
+
+def main():
+    """Runs campaigns one after the other; exit code 1 if a case was not as it must be."""
+    torch.set_num_threads(1)
+    asked, codes = arguments(), []
+    for name in asked.names:
+        n = max(1, round(CAMPAIGNS[name][1] * asked.share))
+        numbers = range(n) if asked.only is None else [asked.only]
+        line = ["--seed", str(asked.seed), *(["--share", f"{asked.share:g}"] if asked.share != 1 else [])]
+        report = Report(name, f"python -m benchmarks.serving_faults {name} {shlex.join(line)}")
+        module = importlib.import_module(f"benchmarks.serving_faults.{name}")
+        with tempfile.TemporaryDirectory(prefix="serving-faults-") as folder:
+            try:
+                module.campaign(report, Path(folder), asked.seed, numbers)
+            finally:
+                children.end_all()
+        codes.append(report.close(Path(f"{asked.out}-{name}.json") if asked.out else None))
+    sys.exit(max(codes))
+
+
+if __name__ == "__main__":
+    main()
