@@ -20,6 +20,7 @@ from benchmarks.faults.report import Report
 
 CAMPAIGNS = {
     "fuzz": ("S1: mutated requests and bytes that are hardly HTTP", 200_000),
+    "openapi": ("S1: Schemathesis on the description of the routes; needs schemathesis", 20_000),
     "memory": ("S2: nothing grows over mixed requests", 50_000),
     "leaving": ("S3: readers who leave", 1000),
     "overload": ("S4: ten times as many requests as can be answered; seconds", 60),

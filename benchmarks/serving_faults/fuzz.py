@@ -9,7 +9,25 @@ from benchmarks.serving_faults.target import LIMITS, Target
 CANARY_EVERY = 1000
 ROUTES = (ROUTE, "/v1/chat/completions", "/v1/embeddings", "/v1/models", "/health", "/metrics", "/")
 STRANGE = [
-    *(None, True, "", "\x00", "a" * 5000, -1, 0, 1, 2**63, -(2**70), 1e308, 0.5, [], [[]], {}, {"a": {"b": []}}),
+    *(
+        None,
+        True,
+        "",
+        "\x00",
+        "a" * 5000,
+        -1,
+        0,
+        1,
+        2**63,
+        -(2**70),
+        1e308,
+        5e-324,
+        0.5,
+        [],
+        [[]],
+        {},
+        {"a": {"b": []}},
+    ),
     *([1, "a"], ["\ud800"], [10**9], [-5], {"5": 101}, {"-1": 1}, {"x": "y"}, "é" * 999, "../../etc/passwd"),
 ]
 PARAMETERS = (

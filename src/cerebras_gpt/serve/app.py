@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from cerebras_gpt.serve import protocol
 from cerebras_gpt.serve.failure import Refusal, queue_full, refused
@@ -25,6 +26,11 @@ from cerebras_gpt.serve.reply import Reply
 from cerebras_gpt.serve.runs import found_runs, run_told
 from cerebras_gpt.serve.worker import Worker
 
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "model": protocol.Failure}
+    for status, words in (("4XX", "Refused; `param` names what was wrong."), ("5XX", "Failed, or no room."))
+}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
@@ -97,7 +103,7 @@ def make_app(service: Service, hosts: Collection[str], key: str | None) -> Guard
         for worker in service.workers.values():
             worker.stop()
 
-    app = FastAPI(title="cerebras-gpt", docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(title="cerebras-gpt", docs_url=None, redoc_url=None, lifespan=life, responses=ERRORS)
     _add_errors(app)
     _add_answers(app, service)
     _add_facts(app, service)
@@ -128,13 +134,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             raise Refusal(400, "stream_options: needs stream to be true", "stream_options")
         return Reply(worker, ask, is_chat, bool(body.stream), bool(options and options.include_usage)).submit()
 
-    @app.post("/v1/completions", response_model=None)
+    @app.post("/v1/completions", response_model=None, responses=STREAMED)
     async def completions(body: protocol.CompletionBody) -> Reply:
         """Continues a text."""
         worker = service.worker(body.model)
         return reply(body, worker, protocol.completion(body, worker.lm), False)
 
-    @app.post("/v1/chat/completions", response_model=None)
+    @app.post("/v1/chat/completions", response_model=None, responses=STREAMED)
     async def chat(body: protocol.ChatBody) -> Reply:
         """Answers the last message of a conversation."""
         worker = service.worker(body.model)
@@ -206,7 +212,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         told = service.health
         return answer(200 if told["status"] == "ok" else 503, told)
 
-    @app.get("/metrics", response_model=None)
+    @app.get("/metrics", response_model=None, response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counts in the form of Prometheus."""
         registry = CollectorRegistry()
