@@ -38,11 +38,17 @@ def tiny(seq_len=128):
     return LM(model, tokenizer)
 
 
+def at_signal(worker, errand):
+    """In the child: the engine's thread does this once SIGUSR1 has come."""
+    # Not worker.run: it takes a lock that the thread which the signal interrupts may hold.
+    signal.signal(signal.SIGUSR1, lambda *_: worker._errands.append(errand))
+
+
 class Target:
     """One server for as long as the block lasts; `plant` may spoil it beforehand: it is given the worker."""
 
-    def __init__(self, folder, limits=LIMITS, plant=None, lm=None):
-        self.limits, self.plant, self.lm = limits, plant, lm or tiny()
+    def __init__(self, folder, limits=LIMITS, plant=None, lm=None, runs=None):
+        self.limits, self.plant, self.lm, self.runs = limits, plant, lm or tiny(), runs
         self.log = Path(folder) / f"server-{time.monotonic_ns()}.log"
         with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # named, or asyncio would leave Nagle's delay on
             listening.bind(("127.0.0.1", 0))
@@ -53,7 +59,7 @@ class Target:
     def _serve(self, listening):
         """In the child: what the verb does, on a socket that is there already."""
         worker = Worker(NAME, self.lm, SLOTS, self.limits)
-        service = Service([worker], self.limits)
+        service = Service([worker], self.limits, self.runs)
         server = Server(configured(make_app(service, LOCAL, None), Address(), self.limits), service)
         if self.plant is not None:
             self.plant(worker)

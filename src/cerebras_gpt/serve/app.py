@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from cerebras_gpt.serve import protocol
-from cerebras_gpt.serve.failure import Refusal, queue_full, refused
+from cerebras_gpt.serve.failure import BROKEN, Refusal, queue_full, refused
 from cerebras_gpt.serve.guard import Guard
 from cerebras_gpt.serve.limits import Limits
 from cerebras_gpt.serve.reply import Reply
@@ -120,6 +120,10 @@ def _add_errors(app: FastAPI) -> None:
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         refusal = refused(error.errors())
         return answer(refusal.status, refusal.body)
+
+    @app.exception_handler(Exception)
+    async def _failed(_: Request, _error: Exception) -> Response:
+        return answer(BROKEN.status, BROKEN.body)
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:

@@ -17,7 +17,7 @@ CROWDED = Refusal(503, "too many connections; try again later", code="crowded", 
 
 async def crowded(_scope: MutableMapping[str, object], _receive: Receive, send: Send) -> None:
     """An application that has no room."""
-    await respond(CROWDED.status, CROWDED.body, send, CROWDED.headers)
+    await respond(CROWDED.status, CROWDED.body, send, {**CROWDED.headers, "connection": "close"})
 
 
 class Connection(H11Protocol):

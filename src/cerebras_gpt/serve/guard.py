@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import TypeAlias
 
-from cerebras_gpt.serve.failure import Refusal
+from cerebras_gpt.serve.failure import BROKEN, Refusal
 from cerebras_gpt.serve.limits import Limits
 
 Message: TypeAlias = MutableMapping[str, object]
@@ -74,11 +74,10 @@ class Guard:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a panic of native code is no Exception
-            log.error("a request failed: %s", type(error).__name__, exc_info=True)
-            if has_begun:
+            if has_begun:  # uvicorn tells of it and closes the connection
                 raise
-            failure = Refusal(500, "the request failed; try another", code="failed")
-            await respond(failure.status, failure.body, dressed)
+            log.error("a request failed: %s", type(error).__name__, exc_info=True)
+            await respond(BROKEN.status, BROKEN.body, dressed)
 
     async def _admitted(self, scope: MutableMapping[str, object], receive: Receive) -> bytes:
         """The body of a request that may come in."""
