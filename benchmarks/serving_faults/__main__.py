@@ -10,6 +10,7 @@ import argparse
 import gc
 import importlib
 import shlex
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -50,6 +51,7 @@ def main():
     """Runs campaigns one after the other; exit code 1 if a case was not as it must be."""
     torch.set_num_threads(1)
     gc.freeze()  # or the clients' own looks at what torch brought would count as the server's delays
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was found until then is written
     asked, codes = arguments(), []
     for name in asked.names:
         n = max(1, round(CAMPAIGNS[name][1] * asked.share))
@@ -60,6 +62,8 @@ def main():
         with tempfile.TemporaryDirectory(prefix="serving-faults-") as folder:
             try:
                 module.campaign(report, Path(folder), asked.seed, numbers)
+            except KeyboardInterrupt:
+                report.figures["ended early"] = "by a signal; the cases until then are here"
             finally:
                 children.end_all()
         codes.append(report.close(Path(f"{asked.out}-{name}.json") if asked.out else None))

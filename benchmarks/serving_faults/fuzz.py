@@ -101,7 +101,7 @@ def spoken(port, draw, statuses):
     with connected(port, 3 * LIMITS.read_seconds + 5) as plain:
         try:
             plain.sendall(data)
-            if draw.random() < 0.99:  # whoever only waits is let wait as long as the limits allow
+            if draw.random() < 0.999:  # whoever only waits is let wait as long as the limits allow
                 plain.shutdown(socket.SHUT_WR)
             told = read_all(plain)
         except TimeoutError:
