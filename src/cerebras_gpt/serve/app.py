@@ -103,7 +103,9 @@ def make_app(service: Service, hosts: Collection[str], key: str | None) -> Guard
         for worker in service.workers.values():
             worker.stop()
 
-    app = FastAPI(title="cerebras-gpt", docs_url=None, redoc_url=None, lifespan=life, responses=ERRORS)
+    app = FastAPI(
+        title="cerebras-gpt", docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False, responses=ERRORS
+    )
     _add_errors(app)
     _add_answers(app, service)
     _add_facts(app, service)

@@ -1,0 +1,55 @@
+"""The campaigns of docs/serve-faults.md in small, each against a server process of its own."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.faults.report import Report  # noqa: E402
+from benchmarks.serving_faults import (  # noqa: E402
+    borders,
+    conservation,
+    engines,
+    fuzz,
+    invariance,
+    leaving,
+    parameters,
+    paths,
+    resources,
+    streams,
+    terminate,
+)
+
+SMALL = {
+    borders: range(0, 72, 6),
+    conservation: range(1500),
+    engines: [0, 4],
+    invariance: range(60),
+    leaving: range(50),
+    parameters: range(400),
+    paths: range(100),
+    resources: range(0, 25, 4),
+    streams: range(60),
+    terminate: range(4),
+}
+
+
+def holds(campaign, folder, numbers):
+    """Runs a campaign; nothing in it may be otherwise than it must be."""
+    report = Report("test", "python -m benchmarks.serving_faults ...")
+    campaign(report, folder, 3, numbers)
+    assert report.cases and not report.failed
+    return report
+
+
+@pytest.mark.parametrize("row", SMALL, ids=lambda row: row.__name__.rpartition(".")[2])
+def test_every_row_holds_in_small(row, tmp_path):
+    holds(row.campaign, tmp_path, SMALL[row])
+
+
+def test_twenty_thousand_requests_make_nothing_fail(tmp_path):
+    report = holds(fuzz.campaign, tmp_path, range(20_000))
+    assert {200, 400, 404, 405, "raw 400", "raw 431"} <= set(report.figures["statuses"])
