@@ -155,11 +155,13 @@ def test_a_text_that_cannot_be_embedded_fails_alone(running, http, monkeypatch):
     def fail(ids):
         raise MemoryError("planted")
 
+    before = running.worker.counts["restarts"]
     with monkeypatch.context() as patch:
         patch.setattr(running.worker.lm, "embed", fail)
         answer = http.post("/v1/embeddings", json={"model": "tiny", "input": "a"})
     assert answer.status_code == 500 and answer.json()["error"]["code"] == "failed"
     assert http.post("/v1/embeddings", json={"model": "tiny", "input": "a"}).status_code == 200
+    assert running.worker.counts["restarts"] == before
 
 
 def test_a_panic_of_native_code_ends_one_request(running, http, monkeypatch):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 import struct
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from cerebras_gpt.serve.reply import Reply
 from cerebras_gpt.serve.runs import found_runs, run_told
 from cerebras_gpt.serve.worker import Worker
 
+log = logging.getLogger("cerebras_gpt")
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": words, "model": protocol.Failure}
     for status, words in (("4XX", "Refused; `param` names what was wrong."), ("5XX", "Failed, or no room."))
@@ -185,8 +187,9 @@ async def _embedded(worker: Worker, ids: Sequence[int]) -> list[float]:
         vector = None
         try:
             vector = worker.lm.embed(ids)
-        finally:
-            loop.call_soon_threadsafe(settle, vector)
+        except BaseException as error:  # nothing of the engine was touched: whoever else is served need not know
+            log.error("a text could not be embedded: %s", type(error).__name__, exc_info=True)
+        loop.call_soon_threadsafe(settle, vector)
 
     worker.run(embed)
     return await made
