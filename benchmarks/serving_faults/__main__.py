@@ -51,6 +51,19 @@ def arguments():
     return parser.parse_args()
 
 
+def done(report, asked, numbers):
+    """Runs one campaign; whether it came to its end."""
+    module = importlib.import_module(f"benchmarks.serving_faults.{report.name}")
+    with tempfile.TemporaryDirectory(prefix="serving-faults-") as folder:
+        try:
+            module.campaign(report, Path(folder), asked.seed, numbers)
+        except KeyboardInterrupt:
+            report.figures["ended early"] = "by a signal; the cases until then are here"
+        finally:
+            children.end_all()
+    return "ended early" not in report.figures
+
+
 def main():
     """Runs campaigns one after the other; exit code 1 if a case was not as it must be."""
     torch.set_num_threads(1)
@@ -62,15 +75,10 @@ def main():
         numbers = range(n) if asked.only is None else [asked.only]
         line = ["--seed", str(asked.seed), *(["--share", f"{asked.share:g}"] if asked.share != 1 else [])]
         report = Report(name, f"python -m benchmarks.serving_faults {name} {shlex.join(line)}")
-        module = importlib.import_module(f"benchmarks.serving_faults.{name}")
-        with tempfile.TemporaryDirectory(prefix="serving-faults-") as folder:
-            try:
-                module.campaign(report, Path(folder), asked.seed, numbers)
-            except KeyboardInterrupt:
-                report.figures["ended early"] = "by a signal; the cases until then are here"
-            finally:
-                children.end_all()
+        goes_on = done(report, asked, numbers)
         codes.append(report.close(Path(f"{asked.out}-{name}.json") if asked.out else None))
+        if not goes_on:
+            break
     sys.exit(max(codes))
 
 
