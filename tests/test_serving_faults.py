@@ -1,5 +1,8 @@
 """The campaigns of docs/serve-faults.md in small, each against a server process of its own."""
 
+import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from benchmarks.serving_faults import (  # noqa: E402
     streams,
     terminate,
 )
+from benchmarks.serving_faults.asking import Client  # noqa: E402
+from benchmarks.serving_faults.target import Target  # noqa: E402
 
 SMALL = {
     borders: range(0, 72, 6),
@@ -48,6 +53,21 @@ def holds(campaign, folder, numbers):
 @pytest.mark.parametrize("row", SMALL, ids=lambda row: row.__name__.rpartition(".")[2])
 def test_every_row_holds_in_small(row, tmp_path):
     holds(row.campaign, tmp_path, SMALL[row])
+
+
+def test_a_signal_is_heard_while_the_loop_is_behind(tmp_path):
+    def plant(_):
+        def burst(*_):
+            for _ in range(2000):  # as an engine does whose pieces wait for the loop
+                asyncio.get_running_loop().call_soon_threadsafe(int)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(signal.SIGUSR1, burst)
+
+    with Target(tmp_path, plant=plant) as target:
+        Client(target.port).waited()
+        target.child.signal(signal.SIGUSR1)
+        assert target.child.wait(10) == 0
 
 
 def test_twenty_thousand_requests_make_nothing_fail(tmp_path):

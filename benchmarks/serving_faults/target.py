@@ -35,7 +35,9 @@ def tiny(seq_len=128):
     architecture = Architecture(d_model=32, n_layers=2, n_heads=2, vocab_size=280, seq_len=seq_len)
     parametrization = Parametrization(2, architecture.d_head, base_init_std=0.3)
     model = initialize(GPT(architecture, parametrization), torch.Generator().manual_seed(0)).eval()
-    return LM(model, tokenizer)
+    lm = LM(model, tokenizer)
+    assert lm.network  # made here, once: a fork does best to compute little before it serves
+    return lm
 
 
 def at_signal(worker, errand):
@@ -58,6 +60,7 @@ class Target:
 
     def _serve(self, listening):
         """In the child: what the verb does, on a socket that is there already."""
+        torch.set_num_threads(1)
         worker = Worker(NAME, self.lm, SLOTS, self.limits)
         service = Service([worker], self.limits, self.runs)
         server = Server(configured(make_app(service, LOCAL, None), Address(), self.limits), service)

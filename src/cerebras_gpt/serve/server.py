@@ -83,20 +83,25 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Takes SIGTERM and Ctrl-C for as long as it serves."""
         loop = asyncio.get_running_loop()
+        # Not the loop's own handlers: their pipe is also the engines', and a signal that finds it full is lost.
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
+            signal.signal(number, partial(self._end, loop))
         watch = loop.create_task(self._watch())
         yield
         watch.cancel()
 
-    def _end(self) -> None:
-        if self._ending is not None:
+    def _end(self, loop: asyncio.AbstractEventLoop, *_: object) -> None:
+        """The first time it asks for an end in order, the second it ends."""
+        if self.service.is_draining:
             os._exit(STOPPED)
+        self.service.is_draining = True
+        loop.call_soon_threadsafe(self._begin_to_end)
+
+    def _begin_to_end(self) -> None:
         self._ending = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
         """Lets what is under way come to its end, then ends the rest with an error."""
-        self.service.is_draining = True
         loop = asyncio.get_running_loop()
         end = loop.time() + self.service.limits.drain_seconds
         while self.service.n_open and loop.time() < end:
