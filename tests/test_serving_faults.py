@@ -23,7 +23,6 @@ from benchmarks.serving_faults import (  # noqa: E402
     paths,
     resources,
     streams,
-    terminate,
 )
 from benchmarks.serving_faults.asking import Client  # noqa: E402
 from benchmarks.serving_faults.target import Target  # noqa: E402
@@ -38,7 +37,6 @@ SMALL = {
     paths: range(100),
     resources: range(0, 25, 4),
     streams: range(60),
-    terminate: range(4),
 }
 
 
