@@ -25,6 +25,10 @@ lint: $(READY)
 campaign-%: $(READY)
 	@$(BIN)/python -m benchmarks.faults $*
 
+# One campaign of benchmarks/serving_faults by its name: make campaign-serving-fuzz
+campaign-serving-%: $(READY)
+	@$(BIN)/python -m benchmarks.serving_faults $*
+
 bench: $(READY)
 	@$(BIN)/python benchmarks/attention.py
 	@$(BIN)/python benchmarks/training_step.py

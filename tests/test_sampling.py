@@ -10,6 +10,7 @@ from cerebras_gpt.generate.sampling import (
     draw,
     keep_top_k,
     keep_top_p,
+    next_token,
     next_tokens,
     penalize_repetition,
     temper,
@@ -145,3 +146,13 @@ def test_scores_that_are_not_finite_are_refused(value):
 def test_values_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"^{name} is {value}; it must be"):
         Sampling(**{name: value})
+
+
+@pytest.mark.parametrize("penalty", [5e-324, 1e-300, 1e300])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_least_and_the_largest_penalty_still_give_a_token(penalty, temperature):
+    logits = torch.linspace(-8, 8, 50)
+    sampling = Sampling(temperature, repetition_penalty=penalty)
+    generator = torch.Generator().manual_seed(0)
+    for history in ([3], [49], [*range(50)]):
+        assert 0 <= next_token(logits, history, history, sampling, generator) < 50

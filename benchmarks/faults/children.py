@@ -109,8 +109,8 @@ def _worked(work, log):
 def end_all():
     """Kills and reaps whatever this process has started, so that nobody writes into a folder that is cleaned."""
     for tasks in Path("/proc/self/task").glob("*/children"):
-        for pid in tasks.read_text().split():
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # a thread or a child may have ended meanwhile
+            for pid in tasks.read_text().split():
                 os.kill(int(pid), signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         while True:

@@ -39,8 +39,8 @@ class Sampling:
             "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a positive number; 1 is off"),
             "seed": (0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
             "no_repeat": (self.no_repeat >= 0, "0 (off) or a positive whole number"),
-            "presence_penalty": (abs(self.presence_penalty) < math.inf, "a finite number; 0 is off"),
-            "frequency_penalty": (abs(self.frequency_penalty) < math.inf, "a finite number; 0 is off"),
+            "presence_penalty": (abs(self.presence_penalty) <= 1e4, "from -10,000 to 10,000; 0 is off"),
+            "frequency_penalty": (abs(self.frequency_penalty) <= 1e4, "from -10,000 to 10,000; 0 is off"),
         }
         for name, (is_allowed, allowed) in rules.items():
             if not is_allowed:
@@ -62,6 +62,12 @@ PLAIN = Sampling()
 """The model's own distribution, seed 0."""
 
 
+def finite(logits: Tensor) -> tuple[float, float]:
+    """The least and the largest number of a tensor's type."""
+    numbers = torch.finfo(logits.dtype)
+    return numbers.min, numbers.max
+
+
 def penalize_repetition(logits: Tensor, history: Sequence[Sequence[int]], penalty: float) -> Tensor:
     """Makes each row's earlier tokens less likely, once however often they occurred: (B, V) -> (B, V)."""
     if penalty == 1:
@@ -70,7 +76,8 @@ def penalize_repetition(logits: Tensor, history: Sequence[Sequence[int]], penalt
     for row, ids in zip(logits, history, strict=True):
         seen = torch.tensor(ids, dtype=torch.long, device=row.device)  # (T,)
         scores = row[seen]  # (T,)
-        row[seen] = torch.where(scores > 0, scores / penalty, scores * penalty)
+        # A penalty next to 0 would make a score infinite, of which no probability comes.
+        row[seen] = torch.where(scores > 0, scores / penalty, scores * penalty).clamp(*finite(row))
     return logits
 
 

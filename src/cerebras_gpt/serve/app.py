@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import json
+import logging
 import struct
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -15,16 +17,22 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from cerebras_gpt.serve import protocol
-from cerebras_gpt.serve.failure import Refusal, refused
+from cerebras_gpt.serve.failure import BROKEN, Refusal, queue_full, refused
 from cerebras_gpt.serve.guard import Guard
 from cerebras_gpt.serve.limits import Limits
 from cerebras_gpt.serve.reply import Reply
 from cerebras_gpt.serve.runs import found_runs, run_told
 from cerebras_gpt.serve.worker import Worker
 
+log = logging.getLogger("cerebras_gpt")
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "model": protocol.Failure}
+    for status, words in (("4XX", "Refused; `param` names what was wrong."), ("5XX", "Failed, or no room."))
+}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
@@ -34,6 +42,15 @@ class Service:
     def __init__(self, workers: Sequence[Worker], limits: Limits, runs: Path | None = None) -> None:
         self.workers = {worker.name: worker for worker in workers}
         self.limits, self.runs, self.is_draining = limits, runs, False
+        self.n_embedding = 0
+        self.n_turned_away = 0
+        """Requests that were refused unread, whatever model they were for."""
+
+    def check_room(self) -> None:
+        """Refuses a request when no model could take it."""
+        if self.workers and all(w.n_open >= w.n_slots + self.limits.queue for w in self.workers.values()):
+            self.n_turned_away += 1
+            raise queue_full()
 
     def worker(self, name: str) -> Worker:
         """The worker of a model that may be asked now."""
@@ -43,10 +60,25 @@ class Service:
             raise Refusal(404, f"model: there is no {name[:80]!r}; see /v1/models", "model", "model_not_found")
         return self.workers[name]
 
+    async def embedded(self, worker: Worker, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The vectors of some texts, each in its turn, so that the worker's answers go on between them."""
+        if self.n_embedding >= self.limits.queue:
+            raise queue_full()
+        self.n_embedding += 1
+        try:
+            async with asyncio.timeout(self.limits.deadline_seconds):
+                return [await _embedded(worker, one) for one in ids]
+        except TimeoutError:
+            raise Refusal(
+                504, f"it took longer than {self.limits.deadline_seconds:g} seconds", code="deadline"
+            ) from None
+        finally:
+            self.n_embedding -= 1
+
     @property
     def n_open(self) -> int:
-        """Answers under way or waiting."""
-        return sum(worker.n_open for worker in self.workers.values())
+        """Answers under way or waiting, and requests whose texts are being embedded."""
+        return self.n_embedding + sum(worker.n_open for worker in self.workers.values())
 
     @property
     def health(self) -> dict[str, object]:
@@ -73,12 +105,14 @@ def make_app(service: Service, hosts: Collection[str], key: str | None) -> Guard
         for worker in service.workers.values():
             worker.stop()
 
-    app = FastAPI(title="cerebras-gpt", docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(
+        title="cerebras-gpt", docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False, responses=ERRORS
+    )
     _add_errors(app)
     _add_answers(app, service)
     _add_facts(app, service)
     _add_pages(app, service)
-    return Guard(app, hosts, key, service.limits)  # type: ignore[arg-type]
+    return Guard(app, hosts, key, service.limits, service.check_room)  # type: ignore[arg-type]
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -90,6 +124,10 @@ def _add_errors(app: FastAPI) -> None:
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
         refusal = refused(error.errors())
         return answer(refusal.status, refusal.body)
+
+    @app.exception_handler(Exception)
+    async def _failed(_: Request, _error: Exception) -> Response:
+        return answer(BROKEN.status, BROKEN.body)
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
@@ -104,13 +142,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             raise Refusal(400, "stream_options: needs stream to be true", "stream_options")
         return Reply(worker, ask, is_chat, bool(body.stream), bool(options and options.include_usage)).submit()
 
-    @app.post("/v1/completions", response_model=None)
+    @app.post("/v1/completions", response_model=None, responses=STREAMED)
     async def completions(body: protocol.CompletionBody) -> Reply:
         """Continues a text."""
         worker = service.worker(body.model)
         return reply(body, worker, protocol.completion(body, worker.lm), False)
 
-    @app.post("/v1/chat/completions", response_model=None)
+    @app.post("/v1/chat/completions", response_model=None, responses=STREAMED)
     async def chat(body: protocol.ChatBody) -> Reply:
         """Answers the last message of a conversation."""
         worker = service.worker(body.model)
@@ -121,7 +159,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """The mean of the final states over each text's tokens."""
         worker = service.worker(body.model)
         ids = protocol.texts(body, worker.lm)
-        vectors = await asyncio.wait_for(_embedded(worker, ids), service.limits.deadline_seconds)
+        vectors = await service.embedded(worker, ids)
         is_packed = body.encoding_format == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": packed(vector) if is_packed else vector}
@@ -132,17 +170,26 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         return answer(200, {"object": "list", "data": data, "model": worker.name, "usage": usage})
 
 
-async def _embedded(worker: Worker, ids: Sequence[Sequence[int]]) -> list[list[float]]:
-    """The vectors of some texts, computed between the steps of the worker's answers."""
+async def _embedded(worker: Worker, ids: Sequence[int]) -> list[float]:
+    """The vector of one text, computed between two steps of the worker's answers."""
     loop = asyncio.get_running_loop()
-    made: asyncio.Future[list[list[float]]] = loop.create_future()
+    made: asyncio.Future[list[float]] = loop.create_future()
 
-    def settle(vectors: list[list[float]]) -> None:
-        if not made.cancelled():
-            made.set_result(vectors)
+    def settle(vector: list[float] | None) -> None:
+        if made.cancelled():
+            return
+        if vector is None:
+            made.set_exception(Refusal(500, "the text could not be embedded", "input", "failed"))
+        else:
+            made.set_result(vector)
 
     def embed() -> None:
-        loop.call_soon_threadsafe(settle, [worker.lm.embed(one) for one in ids])
+        vector = None
+        try:
+            vector = worker.lm.embed(ids)
+        except BaseException as error:  # nothing of the engine was touched: whoever else is served need not know
+            log.error("a text could not be embedded: %s", type(error).__name__, exc_info=True)
+        loop.call_soon_threadsafe(settle, vector)
 
     worker.run(embed)
     return await made
@@ -174,7 +221,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         told = service.health
         return answer(200 if told["status"] == "ok" else 503, told)
 
-    @app.get("/metrics", response_model=None)
+    @app.get("/metrics", response_model=None, response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counts in the form of Prometheus."""
         registry = CollectorRegistry()
@@ -201,6 +248,8 @@ class Counts:
             family = CounterMetricFamily(f"cerebras_gpt_{kind}", f"Since the start: {kind}.", labels=["model"])
             for name, worker in self.service.workers.items():
                 family.add_metric([name], worker.counts[kind])
+            if kind == "refused":
+                family.add_metric([""], self.service.n_turned_away)
             families.append(family)
         for kind, attribute in (("open", "n_open"), ("busy_slots", "n_busy"), ("stalled_seconds", "stalled_seconds")):
             gauge = GaugeMetricFamily(f"cerebras_gpt_{kind}", f"Now: {kind}.", labels=["model"])

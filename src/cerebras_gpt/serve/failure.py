@@ -29,6 +29,15 @@ class Refusal(Exception):  # noqa: N818 - it is said by the server, not by the c
         return {"Retry-After": str(self.retry_after)} if self.retry_after else {}
 
 
+BROKEN = Refusal(500, "the request failed; try another", code="failed")
+"""A request that met a bug of ours, or native code that gave up."""
+
+
+def queue_full() -> Refusal:
+    """More is asked than can wait."""
+    return Refusal(429, "the queue is full; try again later", code="queue_full", retry_after=1)
+
+
 def refused(errors: Sequence[Mapping[str, object]]) -> Refusal:
     """The first of what pydantic found wrong, with the name of the parameter."""
     first = errors[0]

@@ -4,10 +4,11 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import TypeAlias
 
-from cerebras_gpt.serve.failure import Refusal
+from cerebras_gpt.serve.failure import BROKEN, Refusal
 from cerebras_gpt.serve.limits import Limits
 
 Message: TypeAlias = MutableMapping[str, object]
@@ -15,6 +16,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[MutableMapping[str, object], Receive, Send], Awaitable[None]]
 
+log = logging.getLogger("cerebras_gpt")
 PUBLIC = ("/", "/health", *(f"/page/{name}" for name in ("style.css", "key.js", "app.js", "runs.html", "runs.js")))
 """The only paths that need no key."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -41,8 +43,11 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """Checks host, key, kind and size of every request before anything reads it, and sets the headers of answers."""
 
-    def __init__(self, app: App, hosts: Collection[str], key: str | None, limits: Limits) -> None:
+    def __init__(
+        self, app: App, hosts: Collection[str], key: str | None, limits: Limits, check_room: Callable[[], None]
+    ) -> None:
         self.app, self.hosts, self.limits = app, frozenset(host.lower() for host in hosts), limits
+        self._check_room = check_room
         self._key = key.encode() if key else None
 
     async def __call__(self, scope: MutableMapping[str, object], receive: Receive, send: Send) -> None:
@@ -50,16 +55,29 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
+        has_begun = False
+
         async def dressed(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 message["headers"] = [*message.get("headers", []), *HEADERS]  # type: ignore[misc]
-            await asyncio.wait_for(send(message), self.limits.write_seconds)
+            async with asyncio.timeout(self.limits.write_seconds):
+                await send(message)
 
         try:
             body = await self._admitted(scope, receive)
         except Refusal as refusal:
             return await respond(refusal.status, refusal.body, dressed, refusal.headers)
-        await self.app(scope, replayed(body, receive), dressed)
+        try:
+            await self.app(scope, replayed(body, receive), dressed)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of native code is no Exception
+            if has_begun:  # uvicorn tells of it and closes the connection
+                raise
+            log.error("a request failed: %s", type(error).__name__, exc_info=True)
+            await respond(BROKEN.status, BROKEN.body, dressed)
 
     async def _admitted(self, scope: MutableMapping[str, object], receive: Receive) -> bytes:
         """The body of a request that may come in."""
@@ -71,11 +89,13 @@ class Guard:
             kind = dict(headers).get(b"content-type", b"").split(b";")[0].strip().lower()
             if kind != b"application/json":
                 raise Refusal(415, "the content type must be application/json")
+            self._check_room()  # before its body is read: under overload most of the work would be to read in vain
         length = dict(headers).get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.limits.body_bytes:
             raise self._too_large()
         try:
-            return await asyncio.wait_for(self._read(receive), self.limits.read_seconds)
+            async with asyncio.timeout(self.limits.read_seconds):
+                return await self._read(receive)
         except TimeoutError:
             raise Refusal(408, f"the body did not come within {self.limits.read_seconds:g} seconds") from None
 

@@ -1,16 +1,19 @@
 """The process that serves: sockets, signals, and the watch over the engines."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
+import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cerebras_gpt.errors import OURS, STOPPED
 from cerebras_gpt.generate.engine import MOST_SLOTS
@@ -19,11 +22,14 @@ from cerebras_gpt.generate.precision import Precision
 from cerebras_gpt.generate.slots import slot_bytes
 from cerebras_gpt.process import memory_at_hand
 from cerebras_gpt.serve.app import Service, make_app
+from cerebras_gpt.serve.connection import Connection
 from cerebras_gpt.serve.guard import LOCAL, is_loopback
 from cerebras_gpt.serve.limits import Limits
 from cerebras_gpt.serve.worker import Worker
 
 log = logging.getLogger("cerebras_gpt")
+LOOK_SECONDS = 0.5
+"""Between two looks at the engines."""
 MEMORY_SHARE = 0.5
 """Of the memory at hand that all slots together may take."""
 
@@ -60,36 +66,6 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-class Protocol(H11Protocol):
-    """HTTP whose headers have to come soon and be short."""
-
-    read_seconds = Limits.read_seconds
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock."""
-        super().connection_made(transport)
-        self._clock = self.loop.call_later(self.read_seconds, self._late)
-
-    def _late(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock."""
-        self._clock.cancel()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuses what is no HTTP, or has too much before its body."""
-        error = getattr(self.conn, "trailing_data", (b"", False))[0]
-        if len(error) > Limits.header_bytes:
-            body = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            self.transport.write(body)
-            return self.transport.close()
-        super().send_400_response(msg)
-
-
 class Server(uvicorn.Server):
     """Ends in order at the first SIGTERM, at once at the second."""
 
@@ -98,24 +74,34 @@ class Server(uvicorn.Server):
         self.service = service
         self._ending: asyncio.Task[None] | None = None
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen; what is there by now stays, so the garbage collector need not look at it again."""
+        await super().startup(sockets)
+        gc.freeze()  # a look at everything holds all answers up for 0.1 s and more
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Takes SIGTERM and Ctrl-C for as long as it serves."""
         loop = asyncio.get_running_loop()
+        # Not the loop's own handlers: their pipe is also the engines', and a signal that finds it full is lost.
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
+            signal.signal(number, partial(self._end, loop))
         watch = loop.create_task(self._watch())
         yield
         watch.cancel()
 
-    def _end(self) -> None:
-        if self._ending is not None:
+    def _end(self, loop: asyncio.AbstractEventLoop, *_: object) -> None:
+        """The first time it asks for an end in order, the second it ends."""
+        if self.service.is_draining:
             os._exit(STOPPED)
+        self.service.is_draining = True
+        loop.call_soon_threadsafe(self._begin_to_end)
+
+    def _begin_to_end(self) -> None:
         self._ending = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
         """Lets what is under way come to its end, then ends the rest with an error."""
-        self.service.is_draining = True
         loop = asyncio.get_running_loop()
         end = loop.time() + self.service.limits.drain_seconds
         while self.service.n_open and loop.time() < end:
@@ -127,11 +113,14 @@ class Server(uvicorn.Server):
 
     async def _watch(self) -> None:
         """Ends the process when an engine hangs, for whoever watches it to start another."""
-        limits = self.service.limits
+        limits, stalls = self.service.limits, Counter[str]()
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(LOOK_SECONDS)
             for name, worker in self.service.workers.items():
-                if worker.stalled_seconds > limits.exit_seconds and worker.has_begun:
+                # Looks are counted, for a process that was stopped and goes on finds every engine behind its time.
+                stalled = worker.has_begun and worker.stalled_seconds > LOOK_SECONDS
+                stalls[name] = stalls[name] + 1 if stalled else 0
+                if stalls[name] * LOOK_SECONDS >= limits.exit_seconds - LOOK_SECONDS:
                     log.critical("the engine of %s has not moved for %g seconds", name, limits.exit_seconds)
                     os._exit(OURS)
 
@@ -160,12 +149,12 @@ def configured(app: object, address: Address, limits: Limits) -> uvicorn.Config:
         app,  # type: ignore[arg-type]
         host=address.host,
         port=address.port,
-        http=Protocol,
+        http=partial(Connection, limits),  # type: ignore[arg-type]
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=limits.connections,
+        proxy_headers=False,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=limits.header_bytes,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cerebras_gpt.generate.answer import Answer, Piece
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.generate.request import Request
-from cerebras_gpt.serve.failure import Refusal
+from cerebras_gpt.serve.failure import queue_full
 from cerebras_gpt.serve.limits import Limits
 
 log = logging.getLogger("cerebras_gpt")
@@ -83,7 +83,7 @@ class Worker:
         with self._lock:
             if self.n_open + len(jobs) > self.n_slots + self.limits.queue:
                 self.counts["refused"] += 1
-                raise Refusal(429, "the queue is full; try again later", code="queue_full", retry_after=1)
+                raise queue_full()
             self.counts["accepted"] += len(jobs)
             self._new.extend(jobs)
         self._wake.set()
@@ -121,7 +121,7 @@ class Worker:
     def _work(self) -> None:
         """One round: what is new, what is over, one step."""
         self.beat = time.monotonic()
-        while self._errands:
+        if self._errands:  # one a round, so that no number of them stops the others or the beat
             self._errands.popleft()()
         while self._new:
             job = self._new.popleft()
@@ -129,8 +129,9 @@ class Worker:
             job.answer = Answer(self._engine.submit(job.request), self.lm.tokenizer, job.stop)
         self._end_overdue()
         if self._engine.is_idle:
-            self._wake.wait(IDLE_SECONDS)
-            self._wake.clear()
+            if not self._errands:
+                self._wake.wait(IDLE_SECONDS)
+                self._wake.clear()
             return
         changed = {*self._engine.step()}
         for job in [job for job in self._jobs if job.answer and job.answer.continuation in changed]:
@@ -168,7 +169,13 @@ class Worker:
     def _start_anew(self) -> None:
         """Fails what was under way, which may have caused it, and forgets the old engine."""
         self.counts["restarts"] += 1
-        self._engine = self.lm.engine(self.n_slots)
         for job in list(self._jobs):
             job.problem = "the engine failed and was started anew; try again"
             self._finish(job, Piece("", [], "failed"))
+        while not self._stopping:
+            try:
+                self._engine = self.lm.engine(self.n_slots)
+                return
+            except BaseException as error:  # without a beat, so that health is red until it succeeds or the watch acts
+                log.error("the engine of %s cannot be made: %s", self.name, type(error).__name__)
+                time.sleep(IDLE_SECONDS)

@@ -1,0 +1,94 @@
+"""One connection: HTTP whose headers have to come soon and be short, and idle readers who make room for others."""
+
+import asyncio
+import http
+import json
+from collections.abc import MutableMapping
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from cerebras_gpt.serve.failure import Refusal
+from cerebras_gpt.serve.guard import Receive, Send, respond
+from cerebras_gpt.serve.limits import Limits
+
+CROWDED = Refusal(503, "too many connections; try again later", code="crowded", retry_after=1)
+
+
+async def crowded(_scope: MutableMapping[str, object], _receive: Receive, send: Send) -> None:
+    """An application that has no room."""
+    await respond(CROWDED.status, CROWDED.body, send, {**CROWDED.headers, "connection": "close"})
+
+
+class Connection(H11Protocol):
+    """HTTP/1.1 over one socket, as uvicorn speaks it, within limits."""
+
+    def __init__(self, limits: Limits, **given: object) -> None:
+        super().__init__(**given)  # type: ignore[arg-type]
+        self.limits = limits
+        self._clock: asyncio.TimerHandle | None = None
+        self._idle_since = self.loop.time()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way; part of its headers may have come."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Starts the clock; the one that has been idle longest makes room if there are too many."""
+        super().connection_made(transport)
+        self._watch()
+        if len(self.connections) > self.limits.connections:
+            others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+            idle = [other for other in others if other.is_idle]
+            if idle:
+                min(idle, key=lambda other: other._idle_since).transport.close()
+            else:
+                self.app = crowded  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Headers have a time from their first byte; once they are there the guard watches the body."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Waits for the next request."""
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops the clock."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if not self.is_idle:
+            self._stop_clock()
+        elif self._clock is None and not self.transport.is_closing():
+            self._clock = self.loop.call_later(self.limits.read_seconds, self._late)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _late(self) -> None:
+        self._clock = None
+        if self.is_idle:
+            has_begun = bool(self.conn.trailing_data[0])
+            self._refuse(408, f"the headers did not come within {self.limits.read_seconds:g} seconds", has_begun)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP, or has too much before its body."""
+        if len(self.conn.trailing_data[0]) > self.limits.header_bytes:
+            return self._refuse(431, f"the headers are larger than {self.limits.header_bytes:,} bytes")
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, message: str, is_told: bool = True) -> None:
+        """Ends the connection, with an answer unless one is under way already."""
+        if is_told and self.is_idle and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE, h11.ERROR):
+            content = json.dumps(Refusal(status, message).body).encode()
+            head = f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\nconnection: close\r\n"
+            kind = f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+            self.transport.write((head + kind).encode() + content)
+        self.transport.close()
