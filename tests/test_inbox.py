@@ -8,7 +8,7 @@ import pytest
 
 from cerebras_gpt.generate.answer import Piece
 from cerebras_gpt.generate.request import Choice, Request
-from cerebras_gpt.serve.inbox import Inbox
+from cerebras_gpt.serve.inbox import Inbox, together
 from cerebras_gpt.serve.worker import Job
 
 
@@ -22,7 +22,7 @@ async def read_all(inbox, jobs):
     while open_jobs:
         found = await inbox.take()
         looks += 1
-        for one, piece in found.items():
+        for one, piece in together(found):
             texts[one] += piece.text
             open_jobs -= {one} if piece.reason else set()
     return texts, looks
@@ -60,11 +60,11 @@ def test_what_comes_during_the_rest_comes_together_and_a_last_piece_at_once():
         first = await inbox.take()
         inbox.put(one, Piece("b", [Choice(2)]))
         inbox.put(one, Piece("c", [Choice(3)], "stop"))
-        return first[one], (await asyncio.wait_for(inbox.take(), 10))[one]
+        return first, together(await asyncio.wait_for(inbox.take(), 10))
 
     first, second = asyncio.run(run())
-    assert first == Piece("a", [Choice(1)])
-    assert second == Piece("bc", [Choice(2), Choice(3)], "stop")
+    assert [piece for _, piece in first] == [Piece("a", [Choice(1)])]
+    assert [piece for _, piece in second] == [Piece("bc", [Choice(2), Choice(3)], "stop")]
 
 
 def test_an_answer_in_one_piece_is_looked_at_once():

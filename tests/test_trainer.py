@@ -92,11 +92,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from cerebras_gpt.distributed import World
+from cerebras_gpt.distributed import joined
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.train.pretrain import pretrain
 torch.set_num_threads(1)
-pretrain(Plan.load(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), World())
+with joined() as world:
+    pretrain(Plan.load(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), world)
 """
 
 
@@ -238,9 +239,8 @@ def test_two_processes_train_like_one(tmp_path, tiny, data):
     train(plan, data, tmp_path / "one")
     keep(Calibration(EXECUTIONS[0], 1.0, 1.0, 1.0), tmp_path / "two")
     (tmp_path / "plan.json").write_text(plan.to_json())
-    script = SCRIPT.replace("World()", "join()").replace("import World", "import join")
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py"]
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(SCRIPT)
     arguments = [sys.executable, *command, "plan.json", str(data), str(tmp_path / "two")]
     subprocess.run(arguments, cwd=tmp_path, check=True, timeout=200)
     for ours, theirs in zip(figures(tmp_path / "one"), figures(tmp_path / "two"), strict=True):

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import deque
+from collections.abc import Sequence
 
 from cerebras_gpt.generate.answer import NOTHING, Piece
 from cerebras_gpt.serve.worker import Job
@@ -26,15 +27,11 @@ class Inbox:
             self._rests = True
             self._loop.call_soon_threadsafe(self._filled.set)
 
-    async def take(self) -> dict[Job, Piece]:
-        """What came since, in one piece for each job."""
+    async def take(self) -> list[tuple[Job, Piece]]:
+        """What came since."""
         await self._filled.wait()
         self._filled.clear()
-        found: dict[Job, Piece] = {}
-        while self._pieces:
-            job, piece = self._pieces.popleft()
-            before = found.get(job, NOTHING)
-            found[job] = Piece(before.text + piece.text, [*before.choices, *piece.choices], piece.reason)
+        found = [self._pieces.popleft() for _ in range(len(self._pieces))]
         if self._pace < math.inf:
             self._loop.call_later(self._pace, self._look)
         return found
@@ -45,3 +42,12 @@ class Inbox:
         if self._pieces:
             self._rests = True
             self._filled.set()
+
+
+def together(pieces: Sequence[tuple[Job, Piece]]) -> list[tuple[Job, Piece]]:
+    """In one piece for each job."""
+    found: dict[Job, Piece] = {}
+    for job, piece in pieces:
+        before = found.get(job, NOTHING)
+        found[job] = Piece(before.text + piece.text, [*before.choices, *piece.choices], piece.reason)
+    return list(found.items())

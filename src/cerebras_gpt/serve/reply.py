@@ -15,7 +15,7 @@ from cerebras_gpt.generate.answer import Piece
 from cerebras_gpt.generate.request import Choice
 from cerebras_gpt.serve.failure import Refusal
 from cerebras_gpt.serve.guard import respond
-from cerebras_gpt.serve.inbox import PACE_SECONDS, Inbox
+from cerebras_gpt.serve.inbox import PACE_SECONDS, Inbox, together
 from cerebras_gpt.serve.protocol import Ask
 from cerebras_gpt.serve.worker import Job, Worker
 
@@ -63,7 +63,9 @@ class Reply(Response):
         """Pieces with the number of their answer, until the last of each; a failure is raised."""
         n_left = len(self._jobs)
         while n_left:
-            for job, piece in (await self._inbox.take()).items():
+            found = await self._inbox.take()
+            tells_tokens = self.ask.requests[0].n_top is not None  # then each has an event of its own
+            for job, piece in found if tells_tokens else together(found):
                 if piece.reason in ("cancelled", "failed"):
                     raise failed(job, piece.reason)
                 n_left -= piece.reason is not None
