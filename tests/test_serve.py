@@ -14,7 +14,8 @@ from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.parametrization import Parametrization
 from cerebras_gpt.serve.guard import HEADERS, PUBLIC
-from cerebras_gpt.serve.server import Address, named
+from cerebras_gpt.serve.models import named
+from cerebras_gpt.serve.server import Address
 from cerebras_gpt.text.tokenizer import train_tokenizer
 
 TEXT = "The cat sat on the mat. Für die Katze 🐈 ist die Matte schön, 猫はマットの上。\n"

@@ -1,5 +1,6 @@
 """Verbs that keep a model at hand: serve, chat."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -28,20 +29,23 @@ def serve(
 
     keep_memory()  # threads stay unbound: the one that answers would share its core with a computing one for good
     from cerebras_gpt.generate.precision import precision
+    from cerebras_gpt.serve.models import load
 
-    try:
-        from cerebras_gpt.serve.limits import Limits
-        from cerebras_gpt.serve.server import Address
-        from cerebras_gpt.serve.server import serve as run_server
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is missing; install it with: pip install 'cerebras-gpt[serve]'") from None
     key = api_key_file.read_text("utf-8").partition("\n")[0].strip() if api_key_file else None
     if api_key_file and not key:
         raise ValueError(f"{api_key_file} holds no key; write one into its first line")
-    address = Address(host, port, key, tuple(allow_host or ()))
-    typer.echo(f"http://{host}:{port}", err=True)
+    with ThreadPoolExecutor(1) as beside:  # hashes are checked while Python imports
+        loading = beside.submit(load, runs, precision(weights), draft)
+        try:
+            from cerebras_gpt.serve.limits import Limits
+            from cerebras_gpt.serve.server import Address
+            from cerebras_gpt.serve.server import serve as run_server
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{error.name} is missing; install it with: pip install 'cerebras-gpt[serve]'") from None
+        address = Address(host, port, key, tuple(allow_host or ()))
+        typer.echo(f"http://{host}:{port}", err=True)
     limits = Limits(queue=queue, deadline_seconds=deadline, drain_seconds=drain)
-    run_server(runs, address, slots, limits, show_runs, precision(weights), draft)
+    run_server(loading.result(), address, slots, limits, show_runs)
 
 
 @app.command(epilog="Example: cerebras-gpt chat runs/mine")

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,6 @@ import uvicorn
 from cerebras_gpt.errors import OURS, STOPPED
 from cerebras_gpt.generate.engine import MOST_SLOTS
 from cerebras_gpt.generate.lm import LM
-from cerebras_gpt.generate.precision import Precision
 from cerebras_gpt.generate.slots import slot_bytes
 from cerebras_gpt.process import memory_at_hand
 from cerebras_gpt.serve.app import Service, make_app
@@ -56,14 +55,6 @@ def n_slots(lm: LM, wanted: int, n_models: int) -> int:
     if room < 1:
         raise ValueError(f"one slot takes {size / 1e9:.2f} GB, more than memory allows; serve a smaller model")
     return min(wanted, room, 64)
-
-
-def named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Each run by the name of its folder; raises ValueError if two are the same."""
-    found = {path.resolve().name: path for path in paths}
-    if len(found) < len(paths):
-        raise ValueError("two runs have the same folder name; models are told apart by it: rename one")
-    return found
 
 
 class Server(uvicorn.Server):
@@ -126,17 +117,14 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    paths: Sequence[Path],
+    models: Mapping[str, LM],
     address: Address,
     slots: int = MOST_SLOTS,
     limits: Limits | None = None,
     runs: Path | None = None,
-    weights: Precision = "auto",
-    draft: Path | None = None,
 ) -> None:
-    """Serves the models of these runs until it is told to end; one draft may guess ahead for them all."""
+    """Serves these models by their names until it is told to end."""
     limits = limits or Limits()
-    models = {name: LM.load(path, weights, draft) for name, path in named(paths).items()}
     workers = [Worker(name, lm, n_slots(lm, slots, len(models)), limits) for name, lm in models.items()]
     service = Service(workers, limits, runs)
     app = make_app(service, (*LOCAL, address.host, *address.allowed_hosts), address.key)
