@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from sides.ours import random_model
 
 from cerebras_gpt import __version__
 from cerebras_gpt.data.shards import Shards
@@ -28,8 +29,6 @@ from cerebras_gpt.generate.precision import prepared
 from cerebras_gpt.generate.request import Request
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.model.architecture import Architecture
-from cerebras_gpt.model.gpt import GPT
-from cerebras_gpt.model.parametrization import Parametrization
 from cerebras_gpt.process import processor
 
 PROMPT, NEW = 64, 64
@@ -88,15 +87,6 @@ def pair(lm, windows, sampling, cost):
         "guesses right": round(right / settled, 3) if settled else None,
         "guesses settled per token": round(settled / n_new, 3),
     }
-
-
-def random_model(shape):
-    architecture = Architecture(**shape)
-    model = GPT(architecture, Parametrization(architecture.n_layers, architecture.d_head)).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        parameter.normal_(0, 0.02, generator=generator)
-    return model
 
 
 class Told(Draft):

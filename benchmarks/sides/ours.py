@@ -15,10 +15,10 @@ from sides import ids_of
 SHAPE = {"d_model": 768, "n_layers": 10, "n_heads": 12}
 
 
-def random_model():
+def random_model(shape=SHAPE):
     import torch
 
-    architecture = Architecture(**SHAPE)
+    architecture = Architecture(**shape)
     model = GPT(architecture, Parametrization(architecture.n_layers, architecture.d_head)).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
