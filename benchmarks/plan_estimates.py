@@ -68,8 +68,9 @@ def train(name: str, folder: Path, what: str) -> None:
     from cerebras_gpt.distributed import World
     from cerebras_gpt.plan.budget import small_plan
     from cerebras_gpt.record import read_metrics
-    from cerebras_gpt.train.calibrate import Calibration, Stopwatch, candidates, keep, measure_speed
+    from cerebras_gpt.train.calibrate import Calibration, candidates, keep
     from cerebras_gpt.train.pretrain import pretrain
+    from cerebras_gpt.train.speed import Stopwatch, measure_speed
     from cerebras_gpt.train.trainer import Hook, Trainer
 
     d_model, vocab_size, block, seq_len = SHAPES[name]

@@ -120,7 +120,8 @@ def our_step(name, shape, path):
     bind_threads()
     keep_memory()
     from cerebras_gpt.process import cache_folder, forget_peak_memory
-    from cerebras_gpt.train.calibrate import Stopwatch, TrainingStep, remembered
+    from cerebras_gpt.train.calibrate import remembered
+    from cerebras_gpt.train.speed import Stopwatch, TrainingStep
 
     plan = plan_of(shape)
     execution = remembered(plan, Stopwatch(0.5), cache_folder()).execution
@@ -171,8 +172,8 @@ def run_peak():
     from cerebras_gpt.process import bind_threads
 
     bind_threads()
-    from cerebras_gpt.train.calibrate import measure_peak
     from cerebras_gpt.train.execution import Execution
+    from cerebras_gpt.train.speed import measure_peak
 
     print(json.dumps({"peak_flops": measure_peak(Execution("bfloat16", 1), 1.0)}))
 

@@ -8,7 +8,8 @@ import pytest
 from cerebras_gpt import bench as module
 from cerebras_gpt.bench import bench, measure_bandwidth
 from cerebras_gpt.plan.flops import matmul_flops_per_token
-from cerebras_gpt.train.calibrate import Stopwatch, candidates, measure_peak
+from cerebras_gpt.train.calibrate import candidates
+from cerebras_gpt.train.speed import Stopwatch, measure_peak
 
 QUICK = Stopwatch(0.0, fewest=1)
 
@@ -17,7 +18,7 @@ QUICK = Stopwatch(0.0, fewest=1)
 def small_things(monkeypatch):
     """Products and copies that take milliseconds."""
     monkeypatch.setattr(module, "measure_peak", partial(measure_peak, size=64))
-    monkeypatch.setattr(module, "COPIED_BYTES", 2**16)
+    monkeypatch.setattr(module, "COPIED_BYTES", {"cpu": 2**16})
 
 
 def test_every_candidate_is_measured_and_held_against_the_peak(tiny):

@@ -6,33 +6,29 @@ from dataclasses import dataclass
 import pytest
 
 from cerebras_gpt.plan.memory import peak_bytes
-from cerebras_gpt.train import calibrate
+from cerebras_gpt.train import calibrate, speed
 from cerebras_gpt.train.calibrate import (
     Calibration,
-    Speed,
-    Stopwatch,
-    TrainingStep,
     calibrated,
     candidates,
     choice_key,
     fastest,
     keep,
-    measure_peak,
-    measure_speed,
     ranking,
     remembered,
 )
 from cerebras_gpt.train.execution import Execution
+from cerebras_gpt.train.speed import Speed, Stopwatch, TrainingStep, measure_peak, measure_speed
 
 QUICK = Stopwatch(0.0, fewest=1)
 
 
 def test_the_stopwatch_gives_the_median_after_the_warm_calls(monkeypatch):
     moments = iter([0.0, 5.0, 10.0, 11.0, 20.0, 22.0])  # calls of 5, 1 and 2 seconds
-    monkeypatch.setattr(calibrate.time, "perf_counter", lambda: next(moments))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(moments))
     n_calls = []
     assert Stopwatch(1.0).time(lambda: n_calls.append(1)) == 2.0
-    assert len(n_calls) == calibrate.WARM_STEPS + 3
+    assert len(n_calls) == speed.WARM_STEPS + 3
 
 
 def test_candidates_differ_and_fit_the_batch(tiny):
@@ -45,15 +41,16 @@ def test_candidates_differ_and_fit_the_batch(tiny):
 
 def test_fewer_sequences_at_a_time_where_memory_ends(tiny, torch_alone, monkeypatch):
     one = peak_bytes(tiny.architecture, 1, n_micro_batches=4)
-    monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
+    monkeypatch.setattr("cerebras_gpt.train.device.memory_at_hand", lambda: one)
     assert {execution.micro_batch_size for execution in candidates(tiny)} == {1}
     assert not any(execution.recompute for execution in candidates(tiny))
-    monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one - 1)
+    monkeypatch.setattr("cerebras_gpt.train.device.memory_at_hand", lambda: one - 1)
     (left,) = candidates(tiny)
     assert (left.dtype, left.recompute) == ("bfloat16", True)
     n_micro_batches = -(-tiny.batch_size // left.micro_batch_size)
     assert peak_bytes(tiny.architecture, left.micro_batch_size, 2, n_micro_batches, recompute=True) < one
-    monkeypatch.setattr(calibrate, "memory_at_hand", lambda: peak_bytes(tiny.architecture, 1, recompute=True) - 1)
+    least = peak_bytes(tiny.architecture, 1, recompute=True)
+    monkeypatch.setattr("cerebras_gpt.train.device.memory_at_hand", lambda: least - 1)
     with pytest.raises(ValueError, match="too little memory: tiny needs"):
         candidates(tiny)
 
@@ -180,7 +177,7 @@ def test_another_shape_or_damage_or_less_memory_is_a_new_choice(tiny, torch_alon
     measured.clear()
     assert remembered(tiny, QUICK, tmp_path).execution == chosen and len(measured) > 1
     one = peak_bytes(tiny.architecture, 1, n_micro_batches=4)
-    monkeypatch.setattr(calibrate, "memory_at_hand", lambda: one)
+    monkeypatch.setattr("cerebras_gpt.train.device.memory_at_hand", lambda: one)
     assert chosen.micro_batch_size > 1 and remembered(tiny, QUICK, tmp_path).execution.micro_batch_size == 1
 
 

@@ -21,8 +21,8 @@ def problem(dtype, n=70, d=12, vocab_size=50):
 
 @pytest.mark.parametrize("chunk", [50, 64 * 16, 2**22])
 def test_loss_and_gradients_equal_the_reference(chunk, monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", chunk)
-    monkeypatch.setattr(loss, "CACHED_ELEMENTS", chunk // 2)
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", {"cpu": chunk})
+    monkeypatch.setattr(loss, "CACHED_ELEMENTS", {"cpu": chunk // 2})
     hidden, table, targets = problem(torch.float64)
     expected = F.cross_entropy(hidden @ table.mT, targets, reduction="sum", ignore_index=IGNORED)
     d_hidden, d_table = torch.autograd.grad(expected, (hidden, table))

@@ -130,3 +130,4 @@ def test_passing_bytes_are_those_of_a_real_step(torch_alone, step, dtype):
 
 def test_the_planner_knows_the_chunks_of_the_loss():
     assert memory.CHUNK_ELEMENTS == loss.CHUNK_ELEMENTS
+    assert memory.CACHED_ELEMENTS == loss.CACHED_ELEMENTS

@@ -25,9 +25,10 @@ from cerebras_gpt.plan.families import mup
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import read_metrics
 from cerebras_gpt.text.tokenizer import train_tokenizer
-from cerebras_gpt.train.calibrate import FILE, Calibration, Stopwatch, keep, measure_speed
+from cerebras_gpt.train.calibrate import FILE, Calibration, keep
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.pretrain import pretrain
+from cerebras_gpt.train.speed import Stopwatch, measure_speed
 
 EVERY = 10
 """Steps between checkpoints."""

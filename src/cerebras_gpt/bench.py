@@ -6,11 +6,13 @@ import torch
 
 from cerebras_gpt.plan.flops import matmul_flops_per_token
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.process import forget_peak_memory, n_cores, peak_memory, processor
-from cerebras_gpt.train.calibrate import Stopwatch, Trial, device, measure_peak, ranking
+from cerebras_gpt.process import n_cores
+from cerebras_gpt.train.calibrate import Trial, ranking
+from cerebras_gpt.train.device import device, forget_peak, name, peak
 from cerebras_gpt.train.execution import DTYPES, Execution
+from cerebras_gpt.train.speed import Stopwatch, measure_peak
 
-COPIED_BYTES = 2**28
+COPIED_BYTES = {"cpu": 2**28, "cuda": 2**31}
 """Far more than any cache holds."""
 
 
@@ -79,15 +81,15 @@ class Bench(NamedTuple):
 def bench(plan: Plan, stopwatch: Stopwatch) -> Bench:
     """Measures the machine, then every way to train the plan on it."""
     machine = measure_machine(stopwatch)
-    forget_peak_memory()
-    return Bench(machine, plan, ranking(plan, stopwatch).trials, peak_memory())
+    forget_peak()
+    return Bench(machine, plan, ranking(plan, stopwatch).trials, peak())
 
 
 def measure_machine(stopwatch: Stopwatch) -> Machine:
     """The ceilings."""
     peaks = {dtype: measure_peak(Execution(dtype, 1, device()), stopwatch.seconds) for dtype in DTYPES}
     return Machine(
-        processor() if device() == "cpu" else torch.cuda.get_device_name(),
+        name(),
         n_cores(),
         torch.get_num_threads(),
         torch.__version__,
@@ -96,8 +98,9 @@ def measure_machine(stopwatch: Stopwatch) -> Machine:
     )
 
 
-def measure_bandwidth(stopwatch: Stopwatch, n_bytes: int = COPIED_BYTES) -> float:
+def measure_bandwidth(stopwatch: Stopwatch, n_bytes: int = 0) -> float:
     """Bytes a second, read and written, of a copy from memory to memory."""
+    n_bytes = n_bytes or COPIED_BYTES[device()]
     source = torch.ones(n_bytes // 4, device=device())
     out = torch.empty_like(source)
     return 2 * n_bytes / stopwatch.time(lambda: out.copy_(source)[0].item())
@@ -106,4 +109,5 @@ def measure_bandwidth(stopwatch: Stopwatch, n_bytes: int = COPIED_BYTES) -> floa
 def _words(execution: Execution) -> str:
     """An execution in a few words."""
     again = ", activations computed again" if execution.recompute else ""
-    return f"{execution.dtype}, {execution.micro_batch_size} at a time{again}"
+    compiled = ", compiled" if execution.compiled else ""
+    return f"{execution.dtype}, {execution.micro_batch_size} at a time{compiled}{again}"

@@ -16,10 +16,11 @@ from cerebras_gpt.plan.plan import Plan, Prediction
 from cerebras_gpt.plan.rungs import N_SEEDS, Family, Limits, check_rungs, flops_of, ladder_widths
 from cerebras_gpt.plan.tuned import Tuned
 from cerebras_gpt.report.ladder_figures import write_ladder
-from cerebras_gpt.train.calibrate import Stopwatch, calibrated, fastest, keep, measure_speed
+from cerebras_gpt.train.calibrate import calibrated, fastest, keep
 from cerebras_gpt.train.held_out import AT_THE_END
 from cerebras_gpt.train.pilot import QUICK, held_out_bits
 from cerebras_gpt.train.pretrain import pretrain
+from cerebras_gpt.train.speed import Stopwatch, measure_speed
 from cerebras_gpt.train.trial import Outcome, Trial, Workers, outcomes
 
 DESIGN, RECORD, PREDICTION, VERDICT = "ladder.json", "rungs.jsonl", "prediction.json", "verdict.json"

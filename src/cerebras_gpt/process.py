@@ -109,6 +109,12 @@ def processor_flags() -> frozenset[str]:
     return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
 
 
+def has_gpu() -> bool:
+    """Whether this process may see an NVIDIA GPU, told without torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
 def cache_folder() -> Path:
     """Where this user's programs keep what they can make again."""
     places = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("XDG_CACHE_HOME", "Library/Caches")}

@@ -12,9 +12,10 @@ from cerebras_gpt.plan.plan import Plan, overridden
 from cerebras_gpt.plan.tuned import FILE, Tuned
 from cerebras_gpt.record import duration
 from cerebras_gpt.report.tune_figures import surface_of, write_surface
-from cerebras_gpt.train.calibrate import Stopwatch, calibrated
+from cerebras_gpt.train.calibrate import calibrated
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.search import Findings, Search, rises
+from cerebras_gpt.train.speed import Stopwatch
 from cerebras_gpt.train.trial import Workers
 
 RECORD, PICTURE = "trials.jsonl", "tuned.png"

@@ -24,7 +24,7 @@ def bench(
     """Measure this machine: products, memory, and training steps, with what training would choose."""
     prepare_process()
     from cerebras_gpt.bench import bench as measure
-    from cerebras_gpt.train.calibrate import Stopwatch
+    from cerebras_gpt.train.speed import Stopwatch
 
     if not 0 <= seconds <= MOST_SECONDS:
         raise ValueError(f"--seconds {seconds:g} is no time to measure; give 0 to {MOST_SECONDS}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cerebras_gpt.model.gpt import GPT
-from cerebras_gpt.model.loss import CACHED_ELEMENTS, exact_dtype, token_losses
+from cerebras_gpt.model.loss import exact_dtype, rows_at_a_time, token_losses
 
 
 class Window(NamedTuple):
@@ -98,7 +98,7 @@ def _pieces(one: Continuation, seq_len: int) -> Iterator[tuple[tuple[int, ...], 
 def _targets(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and whether it is the likeliest: (N, C), (V, C), (N,) -> (N,) each."""
     found = []
-    n = max(1, CACHED_ELEMENTS // weight.shape[0])
+    n = rows_at_a_time(len(weight), weight.device)
     for i in range(0, len(targets), n):
         logits = torch.nn.functional.linear(hidden[i : i + n], weight)  # (n, V)
         logits, t = logits.to(exact_dtype(logits)), targets[i : i + n]

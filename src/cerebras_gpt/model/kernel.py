@@ -1,7 +1,9 @@
-"""The compiled kernels of training in bfloat16, where the processor multiplies bfloat16 and a C++ compiler is there."""
+"""The compiled kernels of training: C++ where the processor multiplies bfloat16 and a compiler is there, or Triton."""
 
 import ctypes
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from importlib import resources
 
@@ -48,6 +50,17 @@ def kernel() -> ctypes.CDLL | None:
 def serves(x: Tensor) -> bool:
     """Whether the kernels compute with a tensor of this kind here."""
     return x.dtype == torch.bfloat16 and x.device.type == "cpu" and kernel() is not None
+
+
+def gpu_rows(logits: Tensor) -> Callable[[Tensor, Tensor, int], Tensor] | None:
+    """The loss's pass over logits of this kind on a GPU: see `gpu_rows.loss_rows`; None where Triton is not there."""
+    if logits.device.type != "cuda" or logits.dtype == torch.float64 or not logits.is_contiguous():
+        return None
+    with suppress(ImportError):
+        from cerebras_gpt.model.gpu_rows import loss_rows
+
+        return loss_rows
+    return None
 
 
 def call(name: str, *given: Tensor | Heads | Shape | int | float) -> None:

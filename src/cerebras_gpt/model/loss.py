@@ -5,16 +5,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cerebras_gpt.model.architecture import VOCAB_MULTIPLE
-from cerebras_gpt.model.kernel import call, serves
+from cerebras_gpt.model.kernel import call, gpu_rows, serves
 
 IGNORED = -100
 """A target that counts for nothing: padding, prompts, already scored tokens."""
 
-CHUNK_ELEMENTS = 2**26
+CHUNK_ELEMENTS = {"cpu": 2**26, "cuda": 2**29}
 """Logits that exist at a time: rows enough that the three products run at full speed, and one buffer for all."""
 
-CACHED_ELEMENTS = 2**22
-"""Logits that a pass over them takes at a time: they stay in cache from one pass to the next."""
+CACHED_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}
+"""Logits that a pass over them takes at a time: on a CPU they stay in cache from one pass to the next."""
+
+
+def rows_at_a_time(width: int, device: torch.device) -> int:
+    """Rows of so many numbers that a pass over them takes."""
+    return max(1, CACHED_ELEMENTS[device.type] // width)
 
 
 def exact_dtype(tensor: Tensor) -> torch.dtype:
@@ -36,8 +41,7 @@ def token_losses(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Nats of each target, 0 where ignored, without gradients: (..., C), (V, C), (...) -> (...)."""
     with torch.no_grad():
         x, t = _counted(hidden, targets)
-        head = table.to(x.dtype)
-        rows = max(1, CACHED_ELEMENTS // table.shape[0])
+        head, rows = table.to(x.dtype), rows_at_a_time(len(table), table.device)
         pieces = [
             F.cross_entropy(F.linear(some, head).to(exact_dtype(x)), its, reduction="none")
             for some, its in zip(x.split(rows), t.split(rows), strict=True)
@@ -52,7 +56,7 @@ def are_likeliest(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     with torch.no_grad():
         x, t = _counted(hidden, targets)
         head, found = table.to(x.dtype), torch.zeros_like(targets, dtype=torch.bool)
-        rows = max(1, CACHED_ELEMENTS // table.shape[0])
+        rows = rows_at_a_time(len(table), table.device)
         best = [F.linear(some, head).argmax(-1) for some in x.split(rows)]
         found[targets != IGNORED] = torch.cat(best) == t
         return found
@@ -78,7 +82,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         exact = exact_dtype(hidden)
         total = torch.zeros((), dtype=exact, device=hidden.device)
         d_hidden, d_head = torch.empty_like(hidden), torch.zeros(table.shape, dtype=exact, device=head.device)
-        n_chunks = -(-targets.numel() * head.shape[0] // CHUNK_ELEMENTS)
+        n_chunks = -(-targets.numel() * head.shape[0] // CHUNK_ELEMENTS[head.device.type])
         rows = max(1, -(-len(targets) // max(1, n_chunks)))
         buffer = hidden.new_empty(rows, head.shape[0])
         for i in range(0, len(targets), rows):
@@ -101,7 +105,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:
     """Adds gradient^T x, some rows at a time so that no second table exists: (V, C), (N, padded V), (N, C)."""
-    rows = max(1, CACHED_ELEMENTS // x.shape[1])
+    rows = rows_at_a_time(x.shape[1], x.device)
     for i in range(0, len(d_head), rows):
         d_rows = d_head[i : i + rows]
         d_rows += gradient[:, i : i + len(d_rows)].mT @ x
@@ -113,9 +117,11 @@ def _to_gradient_(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
         nats = torch.empty(len(targets))
         call("loss_rows", logits, targets.contiguous(), nats, len(targets), vocab_size, logits.shape[1])
         return nats.sum()
+    if (on_gpu := gpu_rows(logits)) is not None:
+        return on_gpu(logits, targets, vocab_size).sum()
     logits[:, vocab_size:] = float("-inf")  # the padding is as likely as it should be
     total = torch.zeros((), dtype=exact_dtype(logits), device=logits.device)
-    rows = max(1, CACHED_ELEMENTS // logits.shape[1])
+    rows = rows_at_a_time(logits.shape[1], logits.device)
     for part, t in zip(logits.split(rows), targets.split(rows), strict=True):
         total += _rows_to_gradient_(part, t)
     return total

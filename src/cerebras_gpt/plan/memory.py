@@ -5,11 +5,18 @@ from typing import NamedTuple
 
 from cerebras_gpt.compiled import trains_here
 from cerebras_gpt.model.architecture import BLOCK, LANES, Architecture
+from cerebras_gpt.process import has_gpu
 
 FLOAT32 = 4
 
-CHUNK_ELEMENTS, CACHED_ELEMENTS = 2**26, 2**22
+CHUNK_ELEMENTS = {"cpu": 2**26, "cuda": 2**29}
+CACHED_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}
 """Logits that the loss holds, and takes at a time: the figures of model/loss.py, which would bring torch."""
+
+
+def device() -> str:
+    """Where a run here computes, told without torch."""
+    return "cuda" if has_gpu() else "cpu"
 
 
 class Memory(NamedTuple):
@@ -47,13 +54,13 @@ def training_memory(
 
 
 def attention_bytes(architecture: Architecture, compute_bytes: int = 2) -> int:
-    """Bytes that a layer keeps of the attention of one sequence on its way forward, on a CPU.
+    """Bytes that a layer keeps of the attention of one sequence on its way forward.
 
-    The weights of the blocks that a query may see, c h T (T + block) / 2; where compiled kernels compute them again in
-    the backward pass, one float32 for each query and head (nearly as little as on a GPU).
+    The weights of the blocks that a query may see, c h T (T + block) / 2; where compiled kernels, or those of a GPU,
+    compute them again in the backward pass, one float32 for each query and head.
     """
     T, h = architecture.seq_len, architecture.n_heads
-    if compute_bytes < FLOAT32 and architecture.d_head % LANES == 0 and trains_here():
+    if has_gpu() or (compute_bytes < FLOAT32 and architecture.d_head % LANES == 0 and trains_here()):
         return FLOAT32 * h * T
     return compute_bytes * h * (T * T if T < BLOCK else T * (T + BLOCK) // 2)
 
@@ -61,7 +68,7 @@ def attention_bytes(architecture: Architecture, compute_bytes: int = 2) -> int:
 def activation_bytes(
     architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, recompute: bool = False
 ) -> int:
-    """Bytes that the backward pass of micro_batch_size full sequences needs from the forward pass, on a CPU.
+    """Bytes that the backward pass of micro_batch_size full sequences needs from the forward pass.
 
     Per token and layer, all in the computing type: the residual stream before either norm, the norms' outputs, q, k,
     v, the attention's output, and the feed-forward layer before and after its activation: c (8 d + 2 f); and
@@ -89,7 +96,7 @@ def pass_bytes(compute_bytes: int) -> int:
 
     The softmax takes the place of the logits, but torch forms a narrow one in float32 first; compiled kernels do not.
     """
-    return FLOAT32 if compute_bytes < FLOAT32 and not trains_here() else 0
+    return FLOAT32 if compute_bytes < FLOAT32 and not trains_here() and not has_gpu() else 0
 
 
 def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2) -> int:
@@ -100,7 +107,8 @@ def head_bytes(architecture: Architecture, micro_batch_size: int, compute_bytes:
     """
     table = architecture.vocab_size * architecture.d_model
     logits = micro_batch_size * architecture.seq_len * architecture.vocab_size
-    buffer = compute_bytes * min(CHUNK_ELEMENTS, logits) + pass_bytes(compute_bytes) * min(CACHED_ELEMENTS, logits)
+    at_a_time, in_a_pass = min(CHUNK_ELEMENTS[device()], logits), min(CACHED_ELEMENTS[device()], logits)
+    buffer = compute_bytes * at_a_time + pass_bytes(compute_bytes) * in_a_pass
     return (compute_bytes + FLOAT32) * table + buffer
 
 

@@ -26,11 +26,12 @@ from cerebras_gpt.tasks.table import name_of, task_json
 from cerebras_gpt.tasks.task import FILE, Scores
 from cerebras_gpt.tasks.tuning_data import TuningData
 from cerebras_gpt.tasks.tuning_plan import Tuning, seconds_per_step, tuning_plan, within
-from cerebras_gpt.train.calibrate import device, fast_dtype
+from cerebras_gpt.train.device import device
 from cerebras_gpt.train.endings import StoppedError
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.optim import AveragedAdamW, averaged_optimizer
 from cerebras_gpt.train.pretrain import environment
+from cerebras_gpt.train.speed import fast_dtype
 from cerebras_gpt.train.trainer import Hook, Trainer
 
 WORK = "work"

@@ -10,8 +10,8 @@ from cerebras_gpt.data.example_batches import ExampleBatches, Sample
 from cerebras_gpt.distributed import World
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.train.calibrate import Stopwatch
 from cerebras_gpt.train.execution import Execution, gradients
+from cerebras_gpt.train.speed import Stopwatch
 
 RATE_SHARE = 0.05
 """Of the peak learning rate of pretraining; the table's scales of each role stay. Pretraining ends at a tenth of its

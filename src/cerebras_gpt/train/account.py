@@ -3,13 +3,11 @@
 from functools import partial
 from typing import NamedTuple
 
-import torch
-
 from cerebras_gpt.plan.memory import peak_bytes
 from cerebras_gpt.plan.plan import Plan
-from cerebras_gpt.process import forget_peak_memory, peak_memory, resident_memory
 from cerebras_gpt.record import duration
 from cerebras_gpt.train.calibrate import Calibration
+from cerebras_gpt.train.device import forget_peak, held, peak
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.trainer import Hook, Trainer
 
@@ -41,15 +39,15 @@ class Observer:
     """Watches the memory of a session from its making on: after calibration, before anything large is made."""
 
     def __init__(self) -> None:
-        forget_peak_memory()
-        self.before = resident_memory()
+        forget_peak()
+        self.before = held()
 
     def planned_bytes(self, plan: Plan, execution: Execution) -> int:
         """The peak to expect."""
         size, n_bytes = execution.micro_batch_size, execution.torch_dtype.itemsize
         n_micro_batches = -(-plan.batch_size // size)
-        peak = peak_bytes(plan.architecture, size, n_bytes, n_micro_batches, execution.recompute)
-        return max(self.before, peak)
+        found = peak_bytes(plan.architecture, size, n_bytes, n_micro_batches, execution.recompute)
+        return max(self.before, found)
 
     def at_end(self, plan: Plan, calibration: Calibration) -> Hook:
         """Tells at the last step, and only there."""
@@ -57,9 +55,7 @@ class Observer:
 
     def tell(self, calibration: Calibration, trainer: Trainer) -> None:
         """Records the account of a run that has just ended, and shows it."""
-        on_gpu = trainer.execution.device == "cuda"
-        peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
         planned = self.planned_bytes(trainer.plan, trainer.execution)
-        found = Account(calibration.predicted_seconds, trainer.seconds, planned, peak)
+        found = Account(calibration.predicted_seconds, trainer.seconds, planned, peak())
         trainer.metrics.write("account", step=trainer.step, **found._asdict())
         trainer.progress.say(str(found))

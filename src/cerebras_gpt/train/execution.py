@@ -12,6 +12,7 @@ from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World, fold_tree
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.loss import IGNORED, summed_loss
+from cerebras_gpt.train.device import fuse, same_bits
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -33,6 +34,17 @@ class Execution:
     recompute: bool = False
     """Whether the backward pass computes each block again instead of keeping what it needs: less memory, a third more
     work, the same bits."""
+
+    compiled: bool = False
+    """Whether torch's compiler joins what lies between the products of a block: it takes seconds, once."""
+
+    def placed(self, model: GPT) -> GPT:
+        """The model where and as it is to compute."""
+        if self.device == "cuda":
+            same_bits()
+        if self.compiled:
+            fuse(model.blocks)
+        return model.to(self.device)
 
     @property
     def torch_dtype(self) -> torch.dtype:

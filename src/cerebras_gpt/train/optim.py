@@ -94,8 +94,9 @@ class AveragedAdamW(AdamW):
     def step(self) -> None:
         """An update, and its place in the average."""
         super().step()
-        for parameter, state in self.state.items():
-            share = (AVERAGE_POWER + 1) / (float(state["step"]) + AVERAGE_POWER)
+        steps = torch.stack([state["step"] for state in self.state.values()]).tolist()  # a GPU is waited for once
+        for (parameter, state), step in zip(self.state.items(), steps, strict=True):
+            share = (AVERAGE_POWER + 1) / (step + AVERAGE_POWER)
             state["average"].lerp_(parameter, min(1.0, share))
 
     @contextmanager

@@ -12,8 +12,9 @@ from cerebras_gpt.plan.flops import training_flops
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.tuned import Recipe, as_published
 from cerebras_gpt.record import rows_of
-from cerebras_gpt.train.calibrate import Calibration, Stopwatch, fastest, keep
+from cerebras_gpt.train.calibrate import Calibration, fastest, keep
 from cerebras_gpt.train.pretrain import pretrain
+from cerebras_gpt.train.speed import Stopwatch
 
 QUICK, CAREFUL = Stopwatch(0.4), Stopwatch(1.5)
 

@@ -23,8 +23,10 @@ from cerebras_gpt.plan.memory import (
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.preflight import micro_batch
 from cerebras_gpt.train import calibrate
-from cerebras_gpt.train.calibrate import Calibration, Stopwatch
+from cerebras_gpt.train.calibrate import Calibration
+from cerebras_gpt.train.device import device, memory
 from cerebras_gpt.train.execution import Execution
+from cerebras_gpt.train.speed import Stopwatch, measure_peak
 
 
 def new_model(plan: Plan, execution: Execution) -> GPT:
@@ -97,12 +99,12 @@ def sharded_execution(plan: Plan, memory: int, world: World, device: str) -> Exe
 
 def memory_of(world: World) -> int:
     """Bytes that each process may take: on a CPU all those of a host share its memory."""
-    return calibrate.memory() // (1 if calibrate.device() == "cuda" else world.neighbours)
+    return memory() // (1 if device() == "cuda" else world.neighbours)
 
 
 def check_memory(plan: Plan, world: World) -> None:
     """Refuses a plan that these processes cannot hold, not even in shares."""
-    sharded_execution(plan, memory_of(world), world, calibrate.device())
+    sharded_execution(plan, memory_of(world), world, device())
 
 
 def agreed(plan: Plan, run: Path, world: World) -> Calibration:
@@ -119,17 +121,17 @@ def agreed(plan: Plan, run: Path, world: World) -> Calibration:
 
 def begin_with(plan: Plan, run: Path, world: World) -> Calibration:
     """Chooses how a run of this world computes, and keeps it in its folder."""
-    memory = memory_of(world)
-    execution = sharded_execution(plan, memory, world, calibrate.device())
+    at_hand = memory_of(world)
+    execution = sharded_execution(plan, at_hand, world, device())
     if execution is not None:  # no process can measure alone: time is guessed from half the speed of a product
-        peak = calibrate.measure_peak(execution)
+        peak = measure_peak(execution)
         speed = world.size * peak / 2 / matmul_flops_per_token(plan.architecture)
         found = Calibration(execution, speed, peak, plan.tokens / speed)
     else:
         alone = calibrate.calibrated(plan, run, Stopwatch(1.0))
         found = replace(
             alone,
-            execution=divided(alone.execution, plan, memory, world),
+            execution=divided(alone.execution, plan, at_hand, world),
             tokens_per_second=alone.tokens_per_second * world.size,
             predicted_seconds=alone.predicted_seconds / world.size,
         )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,18 +23,12 @@ from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.record import DECISION, Metrics, Steps
 from cerebras_gpt.train.endings import DivergedError, StopAskedError, StoppedError
 from cerebras_gpt.train.execution import Execution, gradients
+from cerebras_gpt.train.feed import Batches, Feed
 from cerebras_gpt.train.optim import AdamW, learning_rate, optimizer, set_learning_rate, state_tensors, weights
 from cerebras_gpt.train.saving import SMALL, Files, Saver
 from cerebras_gpt.train.sentry import Cause, Sentry, batch_of
 
 log = logging.getLogger("cerebras_gpt")
-
-
-class Batches(Protocol):
-    """A pure function from the step to the rows of its global batch."""
-
-    def rows(self, step: int, rows: Sequence[int]) -> Batch:
-        """The given rows of the batch of a step, counted from 0."""
 
 
 class Hook(NamedTuple):
@@ -76,7 +70,8 @@ class Trainer:
     """The last so many hooks have not run yet at this step."""
 
     def __post_init__(self) -> None:
-        self.model.to(self.execution.device).train()
+        self.execution.placed(self.model).train()
+        self.feed = Feed(self.batches, self.execution.device)
         self.adamw = self.optimizer(self.model, self.plan)
         self.metrics = Metrics(self.run_folder / "metrics.jsonl")
         self.saver = Saver(self.run_folder, SMALL if self.execution.shards == 1 else sys.maxsize)
@@ -135,9 +130,10 @@ class Trainer:
         """One optimizer step on the global batch of this step, if the guard finds nothing wrong with it."""
         started = time.perf_counter()
         index = batch_of(self.step, self.sentry.skipped)
-        batch = self.batches.rows(index, self.execution.rows(self.plan.batch_size, self.world))
-        batch = Batch(*(tensor.to(self.execution.device) for tensor in batch))
-        loss = self.gradients(self.model, batch, self.execution, self.world).item()
+        rows = self.execution.rows(self.plan.batch_size, self.world)
+        found = self.gradients(self.model, self.feed.take(index, rows), self.execution, self.world)
+        self.feed.prepare(index + 1, rows)
+        loss = found.item()
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.grad_clip)).item()
         cause = self.sentry.cause(loss, norm, self.world, self.execution.device)
         if cause is not None:
