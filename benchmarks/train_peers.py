@@ -35,7 +35,7 @@ WARM_STEPS, FEWEST_STEPS = 2, 3
 PATIENCE_SECONDS = 1200
 
 
-def gpt2_like(shape, path, best):
+def gpt2_like(shape, path, best, device="cpu"):
     """nanoGPT, from a checkout: its model and its optimizer."""
     import torch
 
@@ -44,7 +44,7 @@ def gpt2_like(shape, path, best):
 
     d_model, n_layers, n_heads, vocab_size, seq_len, _ = shape
     model = GPT(GPTConfig(seq_len, vocab_size, n_layers, n_heads, d_model, dropout=0.0, bias=True))
-    adamw = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), "cpu")
+    adamw = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), device)
     if best:
         adamw = torch.optim.AdamW(adamw.param_groups, lr=1e-4, fused=True)
     return model, adamw, lambda net, x, y: net(x, y)[1]
@@ -186,9 +186,9 @@ def surroundings(contender, allocator):
     return {**os.environ, "OMP_PROC_BIND": "close", "OMP_PLACES": "cores", **memory}
 
 
-def ask(arguments, environment):
+def ask(arguments, environment, script=__file__):
     """What a child process prints last; none and its complaint if it fails or takes too long."""
-    command = [sys.executable, __file__, *arguments]
+    command = [sys.executable, script, *arguments]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:

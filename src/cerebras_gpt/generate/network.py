@@ -79,7 +79,7 @@ class Network:
     @torch.inference_mode()
     def hidden(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Final hidden states, multiplied by the logit scale; keys and values go to the cache: (N, C)."""
-        model, positions = self.model, rows.positions[: len(rows.slots)]
+        model = self.model
         x = model.token_embedding(rows.ids) + model.position_embedding(rows.positions)  # (N, C)
         x = (model.projection(x) * model.parametrization.embedding_scale).to(self.dtype)
         activation = ACTIVATIONS[self.architecture.activation]
@@ -87,14 +87,18 @@ class Network:
             assert isinstance(block, Block)
             N, H = len(x), self.architecture.n_heads
             qkv = self.product(block.norm_attention(x), block.attention.qkv).view(N, 3, H, -1)  # (N, 3, H, D)
-            kv = cache.kv[index]  # (2, R, H, S, D)
-            for part in (0, 1):
-                kv[part][rows.slots, :, positions] = qkv[: len(positions), part + 1]  # (n, H, D)
-            y = attend(qkv[:, 0], kv, rows.runs, block.attention.scale)  # (N, C)
+            y = self.mix(qkv, rows, cache, index)  # (N, C)
             x = torch.add(x, self.product(y, block.attention.out), alpha=block.residual_scale)
             up = activation(self.product(block.norm_feed_forward(x), block.feed_forward.up))  # (N, F)
             x = torch.add(x, self.product(up, block.feed_forward.down), alpha=block.residual_scale)
         return model.norm(x) * model.parametrization.logit_scale
+
+    def mix(self, qkv: Tensor, rows: Rows, cache: SlotCache, layer: int) -> Tensor:
+        """Keeps each row's key and value in its slot, and mixes the values that it sees: (N, 3, H, D) -> (N, C)."""
+        kv, positions = cache.kv[layer], rows.positions[: len(rows.slots)]  # (2, R, H, S, D)
+        for part in (0, 1):
+            kv[part][rows.slots, :, positions] = qkv[: len(positions), part + 1]  # (n, H, D)
+        return attend(qkv[:, 0], kv, rows.runs, self.model.parametrization.attention_scale)
 
     def scores(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Scores of every token after these rows; keys and values go to the cache: (N, V)."""
@@ -116,10 +120,10 @@ class Network:
         return Rows(self._filled(ids, n_rows), self._filled(lengths, n_rows), self._tensor(slots), runs)
 
     def prefill(self, ids: Sequence[int], slot: int, start: int) -> Rows:
-        """A piece of at most PAGE ids of one prompt, from a position that is a multiple of PAGE on."""
-        assert start % PAGE == 0 and len(ids) <= PAGE
+        """A piece of at most `piece` ids of one prompt, from a position that is a multiple of PAGE on."""
+        assert start % PAGE == 0 and len(ids) <= self.piece
         n_rows = fitting(len(ids), self.prefill_rows)
-        mask = self._mask([start], n_rows, reach(start + PAGE, self.architecture.seq_len))
+        mask = self._mask([start], n_rows, reach(start + self.piece, self.architecture.seq_len))
         positions = [start + n for n in range(len(ids))]
         slots = self._tensor([slot] * len(ids))
         return Rows(self._filled(ids, n_rows), self._filled(positions, n_rows), slots, [Run(0, slot, 1, mask)])

@@ -20,6 +20,15 @@ from cerebras_gpt.process import memory_at_hand
 Precision = Literal["auto", "fastest", "float32", "bfloat16", "int8", "int4"]
 """auto: float32, on the kernel where that is faster. fastest: what decodes fastest here, measured. The rest: on it."""
 
+ON_GPU: dict[Precision, Kind] = {
+    "auto": "float32",
+    "float32": "float32",
+    "bfloat16": "bfloat16",
+    "fastest": "bfloat16",
+}
+"""What a GPU is used for where there is one; the kernel that computes with fewer bits is the processor's."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 FASTER_ON = "AVX512"
 """Where the kernel is faster than torch in float32 too, as torch names it (benchmarks/decode.py)."""
 TRIED_STEPS = 5
@@ -62,11 +71,24 @@ def precision(name: str) -> Precision:
 def prepared(model: GPT, weights: Precision) -> Prepared:
     """The model for use in these bits; it is rounded in place."""
     weights = precision(weights)
+    if torch.cuda.is_available() and weights in ON_GPU:
+        return _on_gpu(model, ON_GPU[weights])
     if weights == "auto":
         return Prepared(model, lambda: _exact(model), "float32")
     if weights == "fastest":
         return _fastest(model)
     return _in_kind(model, weights)
+
+
+def _on_gpu(model: GPT, kind: Kind) -> Prepared:
+    """On the GPU in 32 or 16 bits; without Triton as torch computes it there."""
+    reduce(model, kind)
+    model = model.to("cuda")
+    try:
+        from cerebras_gpt.generate.gpu_network import GPUNetwork
+    except ImportError:
+        return Prepared(model, lambda: Network(model), kind)
+    return Prepared(model, lambda: GPUNetwork(model, DTYPES[kind]), kind)
 
 
 def _exact(model: GPT) -> Network:

@@ -63,7 +63,9 @@ class TrainingStep:
     def __init__(self, plan: Plan, execution: Execution) -> None:
         generator, shape = torch.Generator().manual_seed(0), plan.architecture
         self.plan, self.execution = plan, execution
-        self.model = execution.placed(initialize(GPT(shape, plan.parametrization), generator))
+        with torch.device(execution.device):  # where drawing a billion numbers takes the least time
+            model, here = GPT(shape, plan.parametrization), torch.Generator(execution.device).manual_seed(0)
+        self.model = execution.placed(initialize(model, here))
         rows = min(execution.micro_batch_size, plan.batch_size)
         ids = torch.randint(shape.vocab_size, (rows, shape.seq_len + 1), generator=generator)
         self.batch = Batch(ids[:, :-1].to(execution.device), ids[:, 1:].to(execution.device))
