@@ -213,5 +213,5 @@ def test_one_graph_serves_every_cache():
     network = network_of(model_of(), "bfloat16")
     asked = requests_of(3, 20, GREEDY)
     first = finished(Engine(network, 3), asked)
-    graph = network._graph
-    assert finished(Engine(network, 8, 180), asked) == first and network._graph is graph
+    graph = network._following._graph
+    assert finished(Engine(network, 8, 180), asked) == first and network._following._graph is graph

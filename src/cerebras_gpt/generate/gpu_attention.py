@@ -4,7 +4,6 @@ A row sums over its own past in blocks from the first position on, whatever else
 Where the cache lies is read from memory, so that one CUDA graph serves every cache.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -78,15 +77,65 @@ def _attend(  # type: ignore[no-untyped-def]
     tl.store(y + (row * heads + head) * width + lanes, result.to(y.dtype.element_ty), mask=inside)
 
 
-def mixed(qkv: Tensor, place: Tensor, slots: Tensor, positions: Tensor, layer: int, scale: float) -> Tensor:
+@triton.jit  # type: ignore[untyped-decorator]
+def _attend_together(  # type: ignore[no-untyped-def]
+    qkv,
+    y,
+    place,
+    slots,
+    positions,
+    layer,
+    scale,
+    heads: tl.constexpr,
+    width: tl.constexpr,
+    padded: tl.constexpr,
+    block: tl.constexpr,
+):
+    """`_attend` of as many rows of one slot as a block has positions, by matrix products."""
+    head = tl.program_id(1)
+    rows = tl.program_id(0) * block + tl.arange(0, block)
+    slot = tl.load(slots + tl.program_id(0) * block)
+    is_real, position = tl.load(slots + rows) >= 0, tl.load(positions + rows)
+    end = tl.max(tl.where(is_real, position + 1, 0), 0)
+    lanes = tl.arange(0, padded)
+    inside = lanes < width
+    of_rows = (rows[:, None] * 3 * heads + head) * width + lanes[None, :]
+    q = tl.load(qkv + of_rows, mask=is_real[:, None] & inside[None, :], other=0.0)  # (rows, D)
+    keys = _past(qkv, place, slot, 0, layer, head, heads, width)
+    values = _past(qkv, place, slot, 1, layer, head, heads, width)
+    highest = tl.full([block], float("-inf"), tl.float32)
+    total = tl.zeros([block], tl.float32)
+    mixed = tl.zeros([block, padded], tl.float32)
+    for first in range(0, end, block):
+        at = first + tl.arange(0, block)
+        where, mask = at[:, None] * width + lanes[None, :], (at < end)[:, None] & inside[None, :]
+        k = tl.load(keys + where, mask=mask, other=0.0)  # (block, D)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale  # (rows, block)
+        scores = tl.where(at[None, :] <= position[:, None], scores, float("-inf"))
+        higher = tl.maximum(highest, tl.max(scores, 1))
+        weights, kept = tl.exp(scores - higher[:, None]), tl.exp(highest - higher)
+        v = tl.load(values + where, mask=mask, other=0.0)  # (block, D)
+        total = total * kept + tl.sum(weights, 1)
+        mixed = mixed * kept[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        highest = higher
+    result = tl.where(is_real[:, None], mixed / total[:, None], 0.0)
+    of_rows = (rows[:, None] * heads + head) * width + lanes[None, :]
+    tl.store(y + of_rows, result.to(y.dtype.element_ty), mask=inside[None, :])
+
+
+def mixed(
+    qkv: Tensor, place: Tensor, slots: Tensor, positions: Tensor, layer: int, scale: float, together: bool
+) -> Tensor:
     """Keeps keys and values, then each row's mix of what its slot holds up to its position: (N, 3, H, D) -> (N, C).
 
-    `place` is (3,): address of the cache, slots, positions of a slot. `slots` (N,) is -1 for rows that fill up.
+    `place` is (3,): address of the cache, slots, positions of a slot. `slots` (N,) is -1 for rows that fill up; the
+    others are all of one slot, and N a multiple of BLOCK, if they are to be computed together.
     """
     N, _, H, D = qkv.shape
     y, padded = qkv.new_empty(N, H * D), triton.next_power_of_2(D)
     _keep[(N, H)](qkv, place, slots, positions, layer, H, D, padded, num_warps=1)
-    _attend[(N, H)](qkv, y, place, slots, positions, layer, scale, H, D, padded, BLOCK, num_warps=4)
+    attend, n = (_attend_together, N // BLOCK) if together else (_attend, N)
+    attend[(n, H)](qkv, y, place, slots, positions, layer, scale, H, D, padded, BLOCK, num_warps=4)
     return y
 
 
@@ -94,8 +143,3 @@ def place_of(kv: Tensor) -> list[int]:
     """What the kernels are told of a (L, 2, R, H, S, D) cache."""
     assert kv.is_contiguous()
     return [kv.data_ptr(), kv.shape[2], kv.shape[4]]
-
-
-def empty_place(device: torch.device) -> Tensor:
-    """Of no cache: for rows without a slot."""
-    return torch.zeros(3, dtype=torch.int64, device=device)

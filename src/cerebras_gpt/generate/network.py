@@ -5,7 +5,7 @@ get other bits among others than alone. Here a pass has one of a few numbers of 
 the network is made; attention sums over a span that follows from the token's own position alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,26 +79,28 @@ class Network:
     @torch.inference_mode()
     def hidden(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Final hidden states, multiplied by the logit scale; keys and values go to the cache: (N, C)."""
+        return self.through(rows.ids, rows.positions, lambda qkv, layer: mix(qkv, rows, cache.kv[layer], self.scale))
+
+    def through(self, ids: Tensor, positions: Tensor, attention: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """The blocks around an attention of (N, 3, H, D) in a layer, which gives (N, C): (N,), (N,) -> (N, C)."""
         model = self.model
-        x = model.token_embedding(rows.ids) + model.position_embedding(rows.positions)  # (N, C)
+        x = model.token_embedding(ids) + model.position_embedding(positions)  # (N, C)
         x = (model.projection(x) * model.parametrization.embedding_scale).to(self.dtype)
         activation = ACTIVATIONS[self.architecture.activation]
         for index, block in enumerate(model.blocks):
             assert isinstance(block, Block)
             N, H = len(x), self.architecture.n_heads
             qkv = self.product(block.norm_attention(x), block.attention.qkv).view(N, 3, H, -1)  # (N, 3, H, D)
-            y = self.mix(qkv, rows, cache, index)  # (N, C)
+            y = attention(qkv, index)  # (N, C)
             x = torch.add(x, self.product(y, block.attention.out), alpha=block.residual_scale)
             up = activation(self.product(block.norm_feed_forward(x), block.feed_forward.up))  # (N, F)
             x = torch.add(x, self.product(up, block.feed_forward.down), alpha=block.residual_scale)
         return model.norm(x) * model.parametrization.logit_scale
 
-    def mix(self, qkv: Tensor, rows: Rows, cache: SlotCache, layer: int) -> Tensor:
-        """Keeps each row's key and value in its slot, and mixes the values that it sees: (N, 3, H, D) -> (N, C)."""
-        kv, positions = cache.kv[layer], rows.positions[: len(rows.slots)]  # (2, R, H, S, D)
-        for part in (0, 1):
-            kv[part][rows.slots, :, positions] = qkv[: len(positions), part + 1]  # (n, H, D)
-        return attend(qkv[:, 0], kv, rows.runs, self.model.parametrization.attention_scale)
+    @property
+    def scale(self) -> float:
+        """Of the products of queries and keys."""
+        return self.model.parametrization.attention_scale
 
     def scores(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Scores of every token after these rows; keys and values go to the cache: (N, V)."""
@@ -181,6 +183,14 @@ class Network:
 def fitting(n: int, sizes: Sequence[int]) -> int:
     """The smallest of the sizes that n fits in, or the largest of them."""
     return next((size for size in sizes if size >= n), sizes[-1])
+
+
+def mix(qkv: Tensor, rows: Rows, kv: Tensor, scale: float) -> Tensor:
+    """Keeps keys and values in a layer's slots, then mixes: (N, 3, H, D), (2, R, H, S, D) -> (N, C)."""
+    positions = rows.positions[: len(rows.slots)]
+    for part in (0, 1):
+        kv[part][rows.slots, :, positions] = qkv[: len(positions), part + 1]  # (n, H, D)
+    return attend(qkv[:, 0], kv, rows.runs, scale)
 
 
 def attend(q: Tensor, kv: Tensor, runs: Sequence[Run], scale: float) -> Tensor:

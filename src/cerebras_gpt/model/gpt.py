@@ -92,6 +92,8 @@ class Attention(nn.Module):
     def __init__(self, architecture: Architecture, scale: float) -> None:
         super().__init__()
         self.n_heads, self.scale = architecture.n_heads, scale
+        self.causal = causal_attention
+        """Without a cache; a device may have a better one."""
         self.qkv = Linear(architecture.d_model, 3 * architecture.d_model, role="hidden")
         self.out = Linear(architecture.d_model, architecture.d_model, role="residual_out")
 
@@ -101,7 +103,7 @@ class Attention(nn.Module):
         heads = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads)
         qkv = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
         if cache is None:
-            y = causal_attention(qkv, self.scale)
+            y = self.causal(qkv, self.scale)
         else:
             q, k, v = qkv.unbind(0)
             k, v, mask = cache.append(k, v)  # (B, H, S + T, D)

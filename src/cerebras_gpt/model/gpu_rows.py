@@ -5,8 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 4096
-"""Logits that a program takes at a time."""
+BLOCK, WARPS = 16384, 32
+"""Logits that a program takes at a time, and its size: two of them fill a multiprocessor, so the rows of all lie in the
+cache that they share when they are read again."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -36,5 +37,5 @@ def _rows(logits, targets, nats, vocab_size: tl.constexpr, width: tl.constexpr, 
 def loss_rows(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
     """Gives the nats of each row; softmax minus one-hot takes the place of the logits: (N, padded V), (N,) -> (N,)."""
     nats = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
-    _rows[(len(targets),)](logits, targets, nats, vocab_size, logits.shape[1], block=BLOCK, num_warps=8)
+    _rows[(len(targets),)](logits, targets, nats, vocab_size, logits.shape[1], block=BLOCK, num_warps=WARPS)
     return nats

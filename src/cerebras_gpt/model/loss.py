@@ -81,7 +81,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         head[:V].copy_(table)
         exact = exact_dtype(hidden)
         total = torch.zeros((), dtype=exact, device=hidden.device)
-        d_hidden, d_head = torch.empty_like(hidden), torch.zeros(table.shape, dtype=exact, device=head.device)
+        d_hidden, d_head = torch.empty_like(hidden), torch.zeros(head.shape, dtype=exact, device=head.device)
         n_chunks = -(-targets.numel() * head.shape[0] // CHUNK_ELEMENTS[head.device.type])
         rows = max(1, -(-len(targets) // max(1, n_chunks)))
         buffer = hidden.new_empty(rows, head.shape[0])
@@ -92,7 +92,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 torch.mm(logits, head, out=d_hidden[i : i + rows])
                 _add_products_(d_head, logits, x)
-        ctx.gradients = d_hidden, d_head.to(table.dtype)
+        ctx.gradients = d_hidden, d_head[:V].to(table.dtype)
         return total
 
     @staticmethod
@@ -104,7 +104,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _add_products_(d_head: Tensor, gradient: Tensor, x: Tensor) -> None:
-    """Adds gradient^T x, some rows at a time so that no second table exists: (V, C), (N, padded V), (N, C)."""
+    """Adds gradient^T x, some rows at a time so that no second table exists: (padded V, C), (N, padded V), (N, C)."""
     rows = rows_at_a_time(x.shape[1], x.device)
     for i in range(0, len(d_head), rows):
         d_rows = d_head[i : i + rows]

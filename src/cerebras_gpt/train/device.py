@@ -1,11 +1,13 @@
 """The device that computes: the one GPU of this process, or the processor with the memory of its host."""
 
 import os
+from importlib.util import find_spec
 
 import torch
 from torch import nn
 from torch.utils import deterministic
 
+from cerebras_gpt.model.gpt import GPT, Attention
 from cerebras_gpt.process import forget_peak_memory, memory_at_hand, peak_memory, processor, resident_memory
 
 
@@ -48,9 +50,21 @@ def same_bits() -> None:
     Without it the gradients of attention are summed in whatever order the blocks come (benchmarks/train_gpu.py).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     # Filling is for finding errors, and takes passes.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def attend_by_flash(model: GPT) -> None:
+    """Lets FlashAttention 4 compute attention in bfloat16, where it is installed and agrees with torch."""
+    if find_spec("flash_attn") is None:
+        return
+    from cerebras_gpt.model.flash import flash_attention, flash_serves
+
+    if flash_serves(model.architecture.d_head):
+        for module in model.modules():
+            if isinstance(module, Attention):
+                module.causal = flash_attention
 
 
 def fuse(blocks: nn.ModuleList) -> None:

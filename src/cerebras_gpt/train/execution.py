@@ -12,7 +12,7 @@ from cerebras_gpt.data.batches import Batch
 from cerebras_gpt.distributed import World, fold_tree
 from cerebras_gpt.model.gpt import GPT
 from cerebras_gpt.model.loss import IGNORED, summed_loss
-from cerebras_gpt.train.device import fuse, same_bits
+from cerebras_gpt.train.device import attend_by_flash, fuse, same_bits
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -42,6 +42,8 @@ class Execution:
         """The model where and as it is to compute."""
         if self.device == "cuda":
             same_bits()
+            if self.dtype == "bfloat16":
+                attend_by_flash(model)
         if self.compiled:
             fuse(model.blocks)
         return model.to(self.device)
