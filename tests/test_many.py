@@ -20,11 +20,12 @@ from cerebras_gpt.distributed import World, fill, fold_tree, joined, whole
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.plan.families import mup
 from cerebras_gpt.record import read_metrics
+from cerebras_gpt.train import sharding
 from cerebras_gpt.train.calibrate import Calibration, keep
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.optim import optimizer, state_tensors, weights
 from cerebras_gpt.train.pretrain import pretrain
-from cerebras_gpt.train.sharding import new_model, sharded_execution
+from cerebras_gpt.train.sharding import gathered_bytes, new_model, sharded_execution
 from cerebras_gpt.train.trainer import Hook
 
 EXECUTION = Execution("bfloat16", 1)
@@ -169,6 +170,15 @@ def test_shares_train_like_the_whole_and_go_on_as_the_whole(tmp_path, plan, data
     assert max(gaps) < 1e-4
 
 
+def test_weights_in_the_memory_of_the_host_train_like_the_whole(tmp_path, plan, data):
+    run, reference = begun(tmp_path / "run", replace(EXACT, offload=True)), begun(tmp_path / "whole", EXACT)
+    end(start(1, train, plan, data, reference))
+    killed_after(12, 1, plan, data, run)
+    end(start(1, train, plan, data, run))
+    losses = zip(*([row["loss"] for row in figures(path)] for path in (reference, run)), strict=True)
+    assert max(abs(ours / theirs - 1) for ours, theirs in losses) < 1e-4
+
+
 def reshard(world, plan, source, target):
     """Reads a checkpoint into shares of this world, or whole, and writes it again."""
     model = new_model(plan, replace(EXECUTION, shards=world.size))
@@ -240,3 +250,17 @@ def test_shares_are_chosen_only_where_the_model_does_not_fit(plan):
     assert sharded_execution(large, 20 * 10**9, World(0, 2), "cpu").shards == 2
     with pytest.raises(ValueError, match="in 2 shares needs"):
         sharded_execution(large, 10**9, World(0, 2), "cpu")
+
+
+def test_a_gpu_that_is_too_small_leaves_weights_with_the_host(plan, monkeypatch):
+    shape = replace(plan.architecture, d_model=2048, n_heads=16, n_layers=24, vocab_size=50257)
+    large = replace(plan, architecture=shape, parametrization=mup(shape))
+    monkeypatch.setattr(sharding, "memory_at_hand", lambda: 40 * 10**9)
+    assert sharded_execution(large, 60 * 10**9, World(), "cuda") is None
+    found = sharded_execution(large, 10 * 10**9, World(), "cuda")
+    assert found is not None and found.offload and found.is_sharded
+    assert gathered_bytes(shape, found.micro_batch_size, 2, found.recompute) <= 10 * 10**9
+    for on_host, device in ((10 * 10**9, "cuda"), (40 * 10**9, "cpu")):
+        monkeypatch.setattr(sharding, "memory_at_hand", lambda n_bytes=on_host: n_bytes)
+        with pytest.raises(ValueError, match="too little memory"):
+            sharded_execution(large, 10 * 10**9, World(), device)

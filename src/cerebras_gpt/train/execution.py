@@ -31,12 +31,19 @@ class Execution:
     many, agree to the last bit. Costs one copy of the gradient for each time that a process' parts can be halved."""
     shards: int = 1
     """Processes that each hold only a share of the weights, gradients and optimizer; 1 if every process holds all."""
+    offload: bool = False
+    """Whether weights, gradients and optimizer lie in the host's memory and a GPU gathers a block at a time."""
     recompute: bool = False
     """Whether the backward pass computes each block again instead of keeping what it needs: less memory, a third more
     work, the same bits."""
 
     compiled: bool = False
     """Whether torch's compiler joins what lies between the products of a block: it takes seconds, once."""
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a process holds no weight whole where it computes."""
+        return self.shards > 1 or self.offload
 
     def placed(self, model: GPT) -> GPT:
         """The model where and as it is to compute."""
@@ -46,7 +53,7 @@ class Execution:
                 attend_by_flash(model)
         if self.compiled:
             fuse(model.blocks)
-        return model.to(self.device)
+        return model if self.is_sharded else model.to(self.device)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -128,7 +135,7 @@ def tree_sums(model: GPT, batch: Batch, execution: Execution, world: World, whol
 
 
 def sharded_sums(model: GPT, batch: Batch, execution: Execution, world: World, whole: Whole) -> Tensor:
-    """`gradients` where every process holds a share: FSDP2 gathers weights and sums gradients in every micro-batch.
+    """`gradients` where no process holds all weights: FSDP2 gathers weights and sums gradients in every micro-batch.
 
     So all processes must compute equally many; who has no rows left computes one whose targets are all ignored.
     """
@@ -151,5 +158,5 @@ def gradients(model: GPT, batch: Batch, execution: Execution, world: World) -> T
     counts = torch.tensor([len(batch.ids), int((batch.targets != IGNORED).sum())], device=batch.ids.device)
     world.sum_([counts])
     n_rows, targets = int(counts[0]), counts[1].to(torch.float32)
-    total = sharded_sums if execution.shards > 1 else tree_sums
+    total = sharded_sums if execution.is_sharded else tree_sums
     return total(model, batch, execution, world, Whole(n_rows, targets))

@@ -55,7 +55,7 @@ def held_out_loss(
     between batches, and may raise.
     """
     nats = torch.zeros(len(windows), dtype=torch.float64)  # by batch; each is found by one process, the sum is exact
-    mine = World() if execution.shards > 1 else world
+    mine = World() if execution.is_sharded else world
     for index in mine.share(range(len(windows))):
         poll()
         ids, targets = (tensor.to(execution.device) for tensor in windows[index])

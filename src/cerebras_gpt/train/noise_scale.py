@@ -91,7 +91,7 @@ def noise_hook(plan: Plan) -> Hook:
     kept: list[Averages] = []
 
     def run(trainer: Trainer) -> None:
-        if trainer.step % every or trainer.execution.shards > 1:
+        if trainer.step % every or trainer.execution.is_sharded:
             return  # the last step comes whenever it comes; a model in shares would need all its processes
         if not kept:
             kept.append(averages_of(trainer))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cerebras_gpt import config
-from cerebras_gpt.distributed import World, fill
+from cerebras_gpt.distributed import World, fill, join_alone
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, begin, initialize, roles
 from cerebras_gpt.plan.flops import matmul_flops_per_token
@@ -22,6 +22,7 @@ from cerebras_gpt.plan.memory import (
 )
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.preflight import micro_batch
+from cerebras_gpt.process import memory_at_hand
 from cerebras_gpt.train import calibrate
 from cerebras_gpt.train.calibrate import Calibration
 from cerebras_gpt.train.device import device, memory
@@ -32,7 +33,7 @@ from cerebras_gpt.train.speed import Stopwatch, measure_peak
 def new_model(plan: Plan, execution: Execution) -> GPT:
     """The model of a plan at its start, whole or in shares: the same weights to the last bit."""
     generator = torch.Generator().manual_seed(plan.seed)
-    if execution.shards > 1:
+    if execution.is_sharded:
         return sharded_model(plan, execution, generator)
     return initialize(GPT(plan.architecture, plan.parametrization), generator)
 
@@ -40,20 +41,25 @@ def new_model(plan: Plan, execution: Execution) -> GPT:
 def sharded_model(plan: Plan, execution: Execution, generator: torch.Generator) -> GPT:
     """The model in shares, a block at a time gathered while it computes; never whole on any process.
 
-    Every process draws each tensor whole and keeps its rows (Zhao et al. 2023, PyTorch FSDP; `fully_shard`).
+    Every process draws each tensor whole and keeps its rows (Zhao et al. 2023, PyTorch FSDP; `fully_shard`), in the
+    memory of the host if they are offloaded.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard, register_fsdp_forward_method
 
+    if execution.shards == 1:
+        join_alone()
+    pinned = torch.cuda.is_available()
+    policy = CPUOffloadPolicy(pin_memory=pinned) if execution.offload else OffloadPolicy()
     mesh = init_device_mesh(execution.device, (execution.shards,))
     with torch.device("meta"):
         model = GPT(plan.architecture, plan.parametrization)
     for module in (*model.blocks, model):
-        held = fully_shard(module, mesh=mesh)
+        held = fully_shard(module, mesh=mesh, offload_policy=policy)
         held.set_gradient_divide_factor(1.0)  # the loss is already that of the whole batch
         held.set_force_sum_reduction_for_comms(True)  # gloo has no other
     register_fsdp_forward_method(model, "hidden")
-    model.to_empty(device=execution.device)
+    model.to_empty(device="cpu" if execution.offload else execution.device)
     for entry in roles(model):
         content = torch.empty(entry.parameter.shape)
         with torch.no_grad():
@@ -62,19 +68,32 @@ def sharded_model(plan: Plan, execution: Execution, generator: torch.Generator) 
     return model
 
 
-def sharded_peak_bytes(architecture: Architecture, micro_batch_size: int, shards: int, compute_bytes: int = 2) -> int:
+def sharded_peak_bytes(
+    architecture: Architecture, micro_batch_size: int, shards: int, compute_bytes: int = 2, recompute: bool = False
+) -> int:
     """The largest resident memory to expect of each process of a sharded run.
 
-    Its share of the state, the tables (gathered for the whole step) and two blocks (one computes, one arrives) whole
-    with their gradients, and the activations of its micro-batch.
+    Its share of the state, and `gathered_bytes`.
     """
     memory = training_memory(architecture, micro_batch_size, compute_bytes)
+    share = (memory.weights + memory.gradients + memory.optimizer) // shards
+    return share + gathered_bytes(architecture, micro_batch_size, compute_bytes, recompute)
+
+
+def gathered_bytes(
+    architecture: Architecture, micro_batch_size: int, compute_bytes: int = 2, recompute: bool = False
+) -> int:
+    """What a process holds beside its share of the state.
+
+    The tables (gathered for the whole step) and two blocks (one computes, one arrives) whole with their gradients, and
+    the activations of its micro-batch.
+    """
+    memory = training_memory(architecture, micro_batch_size, compute_bytes, recompute)
     table = architecture.vocab_size * architecture.d_model * FLOAT32
     block = (4 * architecture.d_model**2 + 2 * architecture.d_model * architecture.d_ffn) * FLOAT32
     gathered = 2 * 2 * table + 2 * 2 * block
-    share = (memory.weights + memory.gradients + memory.optimizer) // shards
     head = head_bytes(architecture, micro_batch_size, compute_bytes)
-    return LIBRARIES + share + int(HEAP * (gathered + memory.activations + head))
+    return LIBRARIES + int(HEAP * (gathered + memory.activations + head))
 
 
 def sharded_execution(plan: Plan, memory: int, world: World, device: str) -> Execution | None:
@@ -83,9 +102,10 @@ def sharded_execution(plan: Plan, memory: int, world: World, device: str) -> Exe
     Raises ValueError when it does not fit either way, naming what would.
     """
     shape = plan.architecture
-    if world.size == 1 or largest_micro_batch(shape, plan.batch_size, memory):
-        micro_batch(plan, memory)
+    if largest_micro_batch(shape, plan.batch_size, memory):
         return None
+    if world.size == 1:
+        return offloaded(plan, memory, device)
     most = -(-plan.batch_size // world.size)
     fitting = [n for n in range(1, most + 1) if sharded_peak_bytes(shape, n, world.size) <= memory]
     if not fitting:
@@ -95,6 +115,25 @@ def sharded_execution(plan: Plan, memory: int, world: World, device: str) -> Exe
             f"{memory / 1e9:.3g} GB are at hand; start more processes on more hosts, or plan a smaller size"
         )
     return Execution("bfloat16", fitting[-1], device, shards=world.size)
+
+
+def offloaded(plan: Plan, memory: int, device: str) -> Execution | None:
+    """How a GPU trains what its memory cannot hold even with activations computed again, if the host's can.
+
+    Raises ValueError when neither can, naming what would fit.
+    """
+    shape, on_host = plan.architecture, 4 * FLOAT32 * plan.architecture.n_parameters + LIBRARIES
+    recomputed = largest_micro_batch(shape, plan.batch_size, memory, recompute=True)
+    if device == "cpu" or recomputed or on_host > memory_at_hand():
+        micro_batch(plan, memory)
+        return None
+    for recompute in (False, True):
+        fitting = [n for n in range(1, plan.batch_size + 1) if gathered_bytes(shape, n, 2, recompute) <= memory]
+        if fitting:
+            rows = min(fitting[-1], max(1, calibrate.PARTS[device][0] // shape.seq_len))
+            return Execution("bfloat16", rows, device, offload=True, recompute=recompute)
+    micro_batch(plan, memory)
+    return None
 
 
 def memory_of(world: World) -> int:

@@ -74,7 +74,7 @@ class Trainer:
         self.feed = Feed(self.batches, self.execution.device)
         self.adamw = self.optimizer(self.model, self.plan)
         self.metrics = Metrics(self.run_folder / "metrics.jsonl")
-        self.saver = Saver(self.run_folder, SMALL if self.execution.shards == 1 else sys.maxsize)
+        self.saver = Saver(self.run_folder, sys.maxsize if self.execution.is_sharded else SMALL)
         self.sentry = Sentry(self.plan.guard)
         self.every = max(1, self.plan.steps // self.plan.saves)
         self.saved = (0, 0)

@@ -59,7 +59,7 @@ def twice_hook() -> Hook:
     """Looks every so many steps; a model in shares is left out, as its gradients are nowhere whole."""
 
     def run(trainer: Trainer) -> None:
-        if trainer.step % EVERY == 0 and trainer.execution.shards == 1:  # the last step comes whenever it comes
+        if trainer.step % EVERY == 0 and not trainer.execution.is_sharded:  # the last step comes whenever it comes
             look(trainer)
 
     return Hook(EVERY, run)
