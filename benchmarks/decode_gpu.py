@@ -2,7 +2,7 @@
 
     python benchmarks/decode_gpu.py --out benchmarks/results/DATE-decode-gpu.json
 
-Random weights of the family's shapes, greedy, prompts of 64 tokens, 256 new ones; a prompt of 1,024 with one new token.
+Random weights of the family's shapes, greedy, prompts of 64 tokens, 128 new ones; a prompt of 1,024 with one new token.
 Ours is the engine that `generate` and `serve` use, with everything around the network: sampling on the host included.
 transformers is GPT-2 of the same shape through `generate` with its cache as it comes (eager, SDPA). "read" is the
 weights' bytes over the measured bandwidth of a copy (read + written), the time under which no token of one sequence
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from train_gpu import SEQ_LEN, SHAPES, VOCAB_SIZE
 
-N_NEW, N_PROMPT, LONG = 256, 64, 1024
+N_NEW, N_PROMPT, LONG = 128, 64, 1024
 BATCHES = (1, 8, 64)
 
 

@@ -6,7 +6,8 @@ The family's shapes (Dey et al. 2023, table 1) with 2,048 tokens a sequence and 
 `pretrain` does: it tries its executions, whose speeds are told too, and trains with the best, sums in one order.
 nanoGPT is its model and optimizer with the settings of its train.py: 12 sequences at a time, compiled, bfloat16
 autocast, tf32, fused AdamW. Both are timed over some micro-batches and an update apart, and put together for the whole
-batch. Every contender is a process of its own; ours goes first and last (--rounds). MFU counts 6 FLOPs for each weight
+batch. Every contender is a process of its own. "offload" is ours with weights, gradients and optimizer in the memory
+of the host (--offload), as where a GPU is too small for them. MFU counts 6 FLOPs for each weight
 of blocks and head and 6 L T d of causal attention, against the largest product measured here.
 """
 
@@ -100,6 +101,42 @@ def ours(name, seconds):
     return result | {"execution": vars(execution), "trials": trials}
 
 
+def offload(name, seconds):
+    """Ours with weights and optimizer in the memory of the host."""
+    began = time.perf_counter()
+    import torch
+
+    from cerebras_gpt.data.batches import Batch
+    from cerebras_gpt.distributed import World
+    from cerebras_gpt.train.execution import Execution, gradients
+    from cerebras_gpt.train.optim import optimizer
+    from cerebras_gpt.train.sharding import new_model
+
+    plan, execution = our_plan(name), Execution("bfloat16", 32, "cuda", offload=True, recompute=True)
+    model = execution.placed(new_model(plan, execution))
+    adamw = optimizer(model, plan)
+    ids = torch.randint(VOCAB_SIZE, (GROUP * 32, SEQ_LEN + 1), device="cuda")
+    batch, started = Batch(ids[:, :-1], ids[:, 1:]), time.perf_counter() - began
+
+    def group():
+        adamw.let_go()
+        gradients(model, batch, execution, World())
+
+    def update():
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adamw.step()
+
+    began = time.perf_counter()
+    group()
+    update()
+    torch.cuda.synchronize()
+    first = time.perf_counter() - began
+    spent = timed(group, seconds, 2)
+    of_update = timed(update, seconds / 4, 2)
+    result = found(plan.tokens_per_step, batch.ids.numel(), spent, of_update, started, first)
+    return result | {"execution": vars(execution)}
+
+
 def nanogpt(name, seconds, checkout):
     began = time.perf_counter()
     import torch
@@ -144,7 +181,11 @@ def line(name, contender, run, flops, peak_flops):
     if "failed" in run:
         return f"{name:<6} {contender:<8} failed: {run['failed'][:200]}"
     rate = run["tokens_per_second"]
-    how = {k: run["execution"][k] for k in ("micro_batch_size", "compiled", "recompute")} if "execution" in run else ""
+    how = (
+        {k: run["execution"][k] for k in ("micro_batch_size", "compiled", "recompute", "offload")}
+        if "execution" in run
+        else ""
+    )
     return (
         f"{name:<6} {contender:<8} {rate:>11,.0f} tokens/s  MFU {rate * flops / peak_flops:.3f} "
         f"({rate * flops / 989.4e12:.3f} of 989)  {run['peak_bytes'] / 1e9:.1f} GB  "
@@ -162,6 +203,7 @@ def compare(given):
         flops = matmul_flops_per_token(our_plan(name).architecture)
         results[name] = {"flops_per_token": flops, "runs": []}
         turns = ["ours", *(["nanogpt"] if given.nanogpt else [])] * given.rounds
+        turns += ["offload"] if name in given.offload else []
         for contender in turns:
             arguments = ["--contender", contender, "--shapes", name, "--seconds", str(given.seconds)]
             run = ask([*arguments, *(["--nanogpt", given.nanogpt] if given.nanogpt else [])], None, __file__)
@@ -175,16 +217,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", help="folder of a nanoGPT checkout")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--offload", nargs="*", choices=SHAPES, default=["590M"], help="also with the host's memory")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0, help="of timed micro-batches")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--contender", choices=["ours", "nanogpt", "peak"], help=argparse.SUPPRESS)
+    parser.add_argument("--contender", choices=["ours", "nanogpt", "offload", "peak"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.contender is None:
         compare(given)
         return
     made = {
         "ours": lambda: ours(given.shapes[0], given.seconds),
+        "offload": lambda: offload(given.shapes[0], given.seconds),
         "nanogpt": lambda: nanogpt(given.shapes[0], given.seconds, given.nanogpt),
         "peak": peak,
     }[given.contender]()

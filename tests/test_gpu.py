@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from cerebras_gpt.generate.precision import prepared
 from cerebras_gpt.generate.request import Request
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.model.architecture import Architecture
+from cerebras_gpt.model.flash import flash_serves
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.loss import summed_loss
 from cerebras_gpt.plan.families import mup
 from cerebras_gpt.plan.memory import peak_bytes
 from cerebras_gpt.plan.plan import Plan
+from cerebras_gpt.record import read_metrics
 from cerebras_gpt.train.calibrate import Calibration, fastest, keep
 from cerebras_gpt.train.execution import Execution, gradients
 from cerebras_gpt.train.feed import Feed
@@ -126,6 +129,24 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tiny, data, tmp_path, ex
     with pytest.raises(Killed):
         run("killed", Hook(1, breaks))
     assert all(map(torch.equal, whole, [parameter.cpu() for parameter in run("killed").model.parameters()]))
+
+
+def test_weights_in_the_memory_of_the_host_train_like_the_whole(tiny, data, tmp_path):
+    shape = Architecture(128, 2, 2, tiny.architecture.vocab_size, 64)
+    plan = replace(PLAN, architecture=shape, parametrization=mup(shape), steps=12)
+    losses = []
+    for offload in (False, True):
+        run = tmp_path / str(offload)
+        keep(Calibration(Execution("float32", 4, "cuda", offload=offload), 1.0, 1.0, 1.0), run)
+        trainer = pretrain(plan, data, run, World())
+        assert {p.device.type for p in trainer.model.parameters()} == {"cpu" if offload else "cuda"}
+        losses.append([row["loss"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_flash_attention_agrees_where_it_is_installed():
+    if find_spec("flash_attn") is not None:
+        assert flash_serves(64) and flash_serves(128)
 
 
 def test_batches_that_are_read_ahead_are_the_same_batches():
