@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from cerebras_gpt.plan.memory import peak_bytes
 from cerebras_gpt.train import calibrate, speed
@@ -191,3 +192,30 @@ def test_a_large_batch_is_timed_by_its_parts(tiny):
     large = dataclasses.replace(tiny, batch_size=1000)
     step = TrainingStep(large, Execution("float32", 4))
     assert step.n_micro_batches == 250 and len(step.batch.ids) == 4
+
+
+def test_a_gpu_leaves_out_what_it_cannot_do(tiny, monkeypatch):
+    wide, narrow = (Execution("bfloat16", n, "cuda") for n in (8, 2))
+
+    def speed(plan, execution, _):
+        if execution == wide:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Speed(10.0, 0.0)
+
+    monkeypatch.setattr(calibrate, "measure_peak", lambda execution: 1e9)
+    monkeypatch.setattr(calibrate, "measure_speed", speed)
+    monkeypatch.setattr(calibrate, "candidates", lambda plan: [wide, narrow])
+    assert fastest(tiny, QUICK).execution == narrow
+    monkeypatch.setattr(calibrate, "candidates", lambda plan: [wide])
+    with pytest.raises(RuntimeError, match=r"cannot train tiny: CUDA out of memory"):
+        fastest(tiny, QUICK)
+
+
+@pytest.mark.parametrize(("steps", "n"), [(10, 2), (10**9, 4)])
+def test_a_gpu_compiles_where_a_run_is_long_enough(tiny, monkeypatch, steps, n):
+    monkeypatch.setattr(calibrate, "device", lambda: "cuda")
+    monkeypatch.setattr(calibrate, "fast_dtype", lambda: "bfloat16")
+    plan = dataclasses.replace(tiny, steps=steps, batch_size=4096)
+    found = candidates(plan)
+    assert len(found) == n and [one.compiled for one in found] == [True] * (n - 2) + [False] * 2
+    assert [one.micro_batch_size for one in found[-2:]] == [4096, 1024]

@@ -114,9 +114,10 @@ class GPUNetwork(Network):
     @torch.inference_mode()
     def _states(self, ids: Tensor, positions: Tensor, slots: Tensor, place: Tensor) -> Tensor:
         """(N,), (N,), (N,), (3,) -> (N, C)."""
+        together = len(ids) == PIECE and self.dtype != torch.float32  # of which there are no fast products
 
         def attention(qkv: Tensor, layer: int) -> Tensor:
-            return mixed(qkv, place, slots, positions, layer, self.scale, together=len(ids) == PIECE)
+            return mixed(qkv, place, slots, positions, layer, self.scale, together)
 
         return self.through(ids, positions, attention)
 

@@ -18,7 +18,7 @@ from cerebras_gpt.plan.memory import FLOAT32, largest_micro_batch
 from cerebras_gpt.plan.plan import Plan
 from cerebras_gpt.plan.preflight import micro_batch
 from cerebras_gpt.process import cache_folder, give_back_memory, n_cores, processor
-from cerebras_gpt.train.device import device, forget_peak, memory, name
+from cerebras_gpt.train.device import device, give_back, memory, name
 from cerebras_gpt.train.execution import Execution
 from cerebras_gpt.train.speed import Speed, Stopwatch, fast_dtype, measure_peak, measure_speed
 
@@ -26,6 +26,9 @@ log = logging.getLogger("cerebras_gpt")
 
 PARTS = {"cpu": (8192, 2048), "cuda": (65536, 16384)}
 """Tokens at a time: the products like many, the caches few."""
+
+SUMS_HELD = 2
+"""Sums of gradients that a step of four parts holds beside the one it adds to: a trial of one micro-batch has none."""
 
 WORTH_COMPILING = 1e16
 """FLOPs of a run from which on torch's compiler is tried on a GPU: half a minute of one."""
@@ -69,7 +72,8 @@ def candidates(plan: Plan) -> Sequence[Execution]:
     Where not one sequence fits otherwise, activations are computed again. Raises ValueError when that does not help
     either, naming what would.
     """
-    at_hand, shape, here = memory(), plan.architecture, device()
+    shape, here = plan.architecture, device()
+    at_hand = memory() - (SUMS_HELD * FLOAT32 * shape.n_parameters if here == "cuda" else 0)
     most = micro_batch(plan, at_hand)
     wide, narrow = (max(1, min(plan.batch_size, tokens // shape.seq_len, most)) for tokens in PARTS[here])
     if not largest_micro_batch(shape, plan.batch_size, at_hand):
@@ -117,18 +121,27 @@ def ranking(plan: Plan, stopwatch: Stopwatch) -> Ranking:
 def able(plan: Plan, stopwatch: Stopwatch) -> tuple[list[Execution], list[Speed]]:
     """The candidates that this machine can do, in their order, with their speeds in the first turn.
 
-    Only a GPU leaves one out: its memory was cut up otherwise than planned, or torch's compiler lacks a C compiler.
+    Only a GPU leaves one out: its memory is cut up otherwise than planned, or torch's compiler lacks a C compiler.
     """
-    done: list[tuple[Execution, Speed]] = []
-    for execution in (tried := candidates(plan)):
-        try:
-            done.append((execution, measure_speed(plan, execution, stopwatch)))
-        except RuntimeError as error:
-            if execution.device == "cpu" or (execution == tried[-1] and not done):
-                raise
-            log.info("training is not tried with %s: %s", execution, str(error).partition("\n")[0])
-            forget_peak()
-    return [execution for execution, _ in done], [speed for _, speed in done]
+    tried = candidates(plan)
+    found = {execution: attempt(plan, execution, stopwatch) for execution in tried}
+    done = {execution: speed for execution, speed in found.items() if isinstance(speed, Speed)}
+    if not done:
+        raise RuntimeError(f"this machine cannot train {plan.name}: {found[tried[-1]]}")
+    return list(done), list(done.values())
+
+
+def attempt(plan: Plan, execution: Execution, stopwatch: Stopwatch) -> Speed | str:
+    """The speed, or why a GPU has none."""
+    if execution.device == "cpu":
+        return measure_speed(plan, execution, stopwatch)
+    try:
+        return measure_speed(plan, execution, stopwatch)
+    except RuntimeError as error:  # torch.OutOfMemoryError and what its compiler raises are such
+        why = str(error).partition("\n")[0]
+    give_back()  # only now, after the error, is what it held free
+    log.info("training is not tried with %s: %s", execution, why)
+    return why
 
 
 def mean(speeds: Sequence[Speed]) -> Speed:

@@ -38,10 +38,16 @@ def peak() -> int:
 
 def forget_peak() -> None:
     """Lets the peak begin anew."""
+    give_back()
     if device() == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     forget_peak_memory()
+
+
+def give_back() -> None:
+    """Hands freed memory of a GPU to whoever asks next."""
+    if device() == "cuda":
+        torch.cuda.empty_cache()
 
 
 def same_bits() -> None:
