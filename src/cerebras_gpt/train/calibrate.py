@@ -127,7 +127,7 @@ def able(plan: Plan, stopwatch: Stopwatch) -> tuple[list[Execution], list[Speed]
     found = {execution: attempt(plan, execution, stopwatch) for execution in tried}
     done = {execution: speed for execution, speed in found.items() if isinstance(speed, Speed)}
     if not done:
-        raise RuntimeError(f"this machine cannot train {plan.name}: {found[tried[-1]]}")
+        raise ValueError(f"this machine cannot train {plan.name} ({found[tried[-1]]}); plan a smaller size")
     return list(done), list(done.values())
 
 
