@@ -88,3 +88,16 @@ def test_processes_of_one_host_share_its_memory(monkeypatch):
     assert process.memory_at_hand() == process.UNKNOWN
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert process.memory_at_hand() == process.UNKNOWN // 4
+
+
+@pytest.mark.parametrize("visible", [None, "0", "", "-1"])
+@pytest.mark.parametrize("is_built", [False, True])
+def test_a_gpu_counts_where_torch_can_use_it_and_nobody_hides_it(tmp_path, monkeypatch, visible, is_built):
+    monkeypatch.setattr(process, "DEVICES", tmp_path)
+    monkeypatch.setattr(process, "torch_is_for_gpus", lambda: is_built)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert not process.has_gpu.__wrapped__()
+    (tmp_path / "nvidia1").touch()
+    assert process.has_gpu.__wrapped__() == (is_built and visible in (None, "0"))

@@ -12,7 +12,6 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as torch_distributed
-from torch._C._distributed_c10d import HashStore
 from torch.nn import functional as F
 
 T = TypeVar("T")
@@ -166,6 +165,8 @@ def joined(patience: float = PATIENCE) -> Iterator[World]:
 
 def join_alone() -> None:
     """Makes a world of one a process group, which some of torch asks for, both for tensors of a GPU and of the host."""
+    from torch._C._distributed_c10d import HashStore
+
     if not torch_distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch_distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

@@ -10,6 +10,8 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -109,10 +111,21 @@ def processor_flags() -> frozenset[str]:
     return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
 
 
+DEVICES = Path("/dev")
+
+
+@cache
 def has_gpu() -> bool:
-    """Whether this process may see an NVIDIA GPU, told without torch."""
+    """Whether this process may see an NVIDIA GPU and torch is built for one, told without importing it."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
+    return not hidden and any(DEVICES.glob("nvidia[0-9]*")) and torch_is_for_gpus()
+
+
+def torch_is_for_gpus() -> bool:
+    """Whether the installed torch brings its part for CUDA."""
+    found = find_spec("torch")
+    folders = () if found is None else found.submodule_search_locations or ()
+    return any(any((Path(folder) / "lib").glob("*torch_cuda*")) for folder in folders)
 
 
 def cache_folder() -> Path:
