@@ -17,7 +17,6 @@ import pickle
 import platform
 import resource
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -61,8 +60,6 @@ class Run:
     beta2: float = 0.95
     looks: int = 8
     """Evaluations on the way."""
-    processes: int = 1
-    """With one thread each, where there are several: so small a product is not shared by two threads with profit."""
     averaged: float = 0.0
     """Share of the run, at its end, whose weights are averaged for the evaluation; 0 for the last weights alone."""
 
@@ -166,7 +163,7 @@ class Average:
 def child(run, folder):
     """Trains a run of ours and writes what it saw: one line for each look, with the time of day."""
     from cerebras_gpt.data.shards import Shards
-    from cerebras_gpt.distributed import joined
+    from cerebras_gpt.distributed import World
     from cerebras_gpt.train.pretrain import pretrain
     from cerebras_gpt.train.trainer import Hook
 
@@ -184,26 +181,11 @@ def child(run, folder):
 
     average = Average(plan.steps * (1 - run.averaged) if run.averaged else math.inf)
     hooks = [Hook(max(1, plan.steps // run.looks), look), Hook(max(1, plan.steps // 200), average)]
-    with joined() as world:
-        trainer = pretrain(plan, data, folder / "run", world, hooks)
-        if not world.is_main:
-            return
+    trainer = pretrain(plan, data, folder / "run", World(), hooks)
     tell(trainer.step, loss_of(trainer.model, ids, run.seq_len), "last")
     if average.n:
         average.put_into(trainer.model)
         tell(trainer.step, loss_of(trainer.model, ids, run.seq_len), "averaged")
-
-
-def places(n):
-    """What torchrun would tell each of n processes; nothing where there is one."""
-    if n == 1:
-        return [{}]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    all_of = [common | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1} for rank in range(n)]
-    return [{name: str(value) for name, value in place.items()} for place in all_of]
 
 
 def ours(run, text, folder):
@@ -214,12 +196,7 @@ def ours(run, text, folder):
     settings = json.dumps(asdict(run))
     clock = Clock()
     command = [sys.executable, __file__, "--child", settings, "--work", str(folder)]
-    started = [
-        subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, **place})
-        for place in places(run.processes)
-    ]
-    if any([process.wait() for process in started]):
-        raise RuntimeError("training ended with an error; try the command with --child to see it")
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     times = clock.told()
     looks = [json.loads(line) for line in (folder / "looks.jsonl").read_text().splitlines()]
     rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
