@@ -45,7 +45,7 @@ class Model(ctypes.Structure):
 
     _fields_ = [
         *[(name, ctypes.c_int64) for name in ("n_layers", "d_model", "n_heads", "d_ffn")],
-        *[(name, ctypes.c_int64) for name in ("activation", "small_cache", "n_slots", "n_positions")],
+        *[(name, ctypes.c_int64) for name in ("activation", "small_cache", "n_positions")],
         *[
             (name, ctypes.c_float)
             for name in ("eps", "attention_scale", "residual_scale", "embedding_scale", "logit_scale")

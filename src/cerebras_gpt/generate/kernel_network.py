@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cerebras_gpt.generate import kernel as compiled
 from cerebras_gpt.generate.network import Network, Rows
-from cerebras_gpt.generate.slots import PAGE, SlotCache
+from cerebras_gpt.generate.slots import PAGE, PageCache, SlotCache
 from cerebras_gpt.generate.weights import HEAD, Kind
 from cerebras_gpt.model.gpt import ACTIVATIONS, GPT
 
@@ -43,8 +43,7 @@ class KernelNetwork(Network):
     def slots(self, n_slots: int, n_tokens: int) -> SlotCache:
         """An empty cache, in bfloat16 but for float32 weights."""
         dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
-        width = compiled.filled_width(self.architecture.d_head)
-        return SlotCache(self.architecture, n_slots, n_tokens, dtype, self.device, width)
+        return PageCache(self.architecture, n_slots, n_tokens, dtype, self.device)
 
     def decode(self, ids: Sequence[int], slots: Sequence[int], lengths: Sequence[int]) -> Rows:
         """One new token for each of these slots, which hold as many before it."""
@@ -73,8 +72,7 @@ class KernelNetwork(Network):
 
     def _run(self, rows: Rows, cache: SlotCache, result: int | None, scores: int | None) -> None:
         described = self._described
-        described.n_slots, described.n_positions = cache.n_slots, cache.kv.shape[4]
-        described.small_cache = cache.kv.dtype == torch.bfloat16
+        described.n_positions, described.small_cache = cache.n_positions, cache.kv.dtype == torch.bfloat16
         pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work)]
         self._library.hidden(ctypes.addressof(described), len(rows.ids), *pointers, result, scores, self._n_threads)
 
@@ -99,7 +97,7 @@ class KernelNetwork(Network):
         head = "token_embedding" if shape.tied else "head"
         return compiled.Model(
             *(shape.n_layers, shape.d_model, shape.n_heads, shape.d_ffn),
-            *(list(ACTIVATIONS).index(shape.activation), 0, 0, 0),
+            *(list(ACTIVATIONS).index(shape.activation), 0, 0),
             *(shape.layer_norm_eps, table.attention_scale, table.residual_scale),
             *(table.embedding_scale, table.logit_scale, *tables, *self._norm("norm")),
             *(layers, self._linear(head, HEAD[self.kind])),

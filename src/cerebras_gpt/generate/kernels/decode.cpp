@@ -11,7 +11,7 @@ struct Layer {
   Linear qkv, out, up, down;
 };
 struct Model {
-  int64_t n_layers, d_model, n_heads, d_ffn, activation, small_cache, n_slots, n_positions;
+  int64_t n_layers, d_model, n_heads, d_ffn, activation, small_cache, n_positions;
   float eps, attention_scale, residual_scale, embedding_scale, logit_scale;
   const float *tokens, *positions, *norm, *norm_bias;
   const Layer* layers;
@@ -76,14 +76,16 @@ struct Pass {
   const Model& m;
   const Rows& rows;
   Team& team;
-  K* cache;  // (L, 2, slots, H, S, D), D filled up to LANES, as attention.h says
+  K* cache;  // (slots, pages, L, 2, H, PAGE, D), D filled up to LANES, a page of a head as attention.h says
   float *x, *normed, *mixed, *up, *scores;
   K* q;  // (N, H, D), D filled up
   uint8_t* memory;
 
   Part mine(int64_t n) const { return part(n, omp_get_num_threads(), omp_get_thread_num()); }
-  K* past(int64_t layer, int64_t kind, int64_t slot, int64_t head) const {
-    return cache + ((((layer * 2 + kind) * m.n_slots + slot) * m.n_heads + head) * m.n_positions) * filled_width(m);
+  int64_t page_stride() const { return m.n_layers * 2 * m.n_heads * PAGE * filled_width(m); }
+  K* past(int64_t layer, int64_t kind, int64_t slot, int64_t head) const {  // from its first page on
+    return cache + slot * (m.n_positions / PAGE) * page_stride() +
+           ((layer * 2 + kind) * m.n_heads + head) * PAGE * filled_width(m);
   }
 
   Input normalised(const Linear& w, const float* weight, const float* bias) const {
@@ -117,34 +119,42 @@ struct Pass {
   }
 
   void split(int64_t layer, int64_t row, int64_t first, F16 y) const {  // into queries, and keys and values kept
-    const int64_t C = m.d_model, D = C / m.n_heads, filled = filled_width(m), at = rows.positions[row];
-    const Past<K> places{filled};
+    const uint32_t C = m.d_model, D = C / m.n_heads, filled = filled_width(m);
+    const int64_t at = rows.positions[row], page = at / PAGE * page_stride(), in_page = at % PAGE;
     K numbers[LANES];
     keep(numbers, y);
-    for (int64_t i = 0, end; i < LANES && first + i < 3 * C; i = end) {  // a part of one head
-      int64_t kind = (first + i) / C, head = (first + i) % C / D, d = (first + i) % D - i;
-      end = std::min<int64_t>(LANES, D - d);
-      K* to = kind ? past(layer, kind - 1, rows.slots[row], head) : q + (row * m.n_heads + head) * filled;
-      if (kind == 0) std::memcpy(to + d + i, numbers + i, (end - i) * sizeof(K));
-      else if (kind == 1) for (; i < end; ++i) places.keep_key(to, at, d + i, numbers[i]);
-      else for (; i < end; ++i) places.keep_value(to, at, d + i, numbers[i]);
+    for (uint32_t i = 0, end; i < LANES && first + i < 3 * C; i = end) {  // a part of one head
+      const uint32_t place = first + i, kind = place / C, in_kind = place - kind * C, head = in_kind / D, d = in_kind - head * D;
+      end = std::min<uint32_t>(LANES, i + D - d);
+      if (kind == 0) {
+        std::memcpy(q + (row * m.n_heads + head) * filled + d, numbers + i, (end - i) * sizeof(K));
+        continue;
+      }
+      const Page<K> to{past(layer, kind - 1, rows.slots[row], head) + page, filled};
+      const bool is_whole = d % LANES == 0 && end - i == LANES;
+      if (is_whole && kind == 1) to.keep_keys(in_page, d, numbers);
+      else if (is_whole) to.keep_values(in_page, d, numbers);
+      else if (kind == 1) for (uint32_t k = i; k < end; ++k) to.keep_key(in_page, d + k - i, numbers[k]);
+      else for (uint32_t k = i; k < end; ++k) to.keep_value(in_page, d + k - i, numbers[k]);
     }
   }
 
-  void attend(int64_t layer) const {
-    const int64_t D = m.d_model / m.n_heads, filled = filled_width(m), n_threads = omp_get_num_threads();
-    const int64_t stride = m.n_positions + LANES;
+  void attend(int64_t layer) const {  // a thread takes heads, or rows of a head, that follow each other
+    const int64_t D = m.d_model / m.n_heads, filled = filled_width(m), stride = m.n_positions + LANES;
     float* own = scores + omp_get_thread_num() * stride * QUERIES;
-    int64_t task = 0;
-    for (int64_t head = 0; head < m.n_heads; ++head)
-      for (int64_t row = 0, n; row < rows.n; row += n, ++task) {
-        n = rows.run(row);
-        if (task % n_threads != omp_get_thread_num()) continue;
+    int64_t n_runs = 0;
+    for (int64_t row = 0; row < rows.n; row += rows.run(row)) ++n_runs;
+    auto [from, to] = mine(m.n_heads * n_runs);
+    for (int64_t row = 0, n, index = 0; row < rows.n; row += n, ++index) {
+      n = rows.run(row);
+      for (int64_t head = 0, task = index; head < m.n_heads; ++head, task += n_runs) {
+        if (task < from || task >= to) continue;
         const K *keys = past(layer, 0, rows.slots[row], head), *values = past(layer, 1, rows.slots[row], head);
-        Attention<K>{q + (row * m.n_heads + head) * filled, keys, values, m.n_heads * filled, n, rows.positions[row] + 1,
-                     D, filled, m.attention_scale}
+        Attention<K>{q + (row * m.n_heads + head) * filled, keys, values, m.n_heads * filled, page_stride(), n,
+                     rows.positions[row] + 1, D, filled, m.attention_scale}
             .attend(own, stride, mixed + row * m.d_model + head * D, m.d_model);
       }
+    }
   }
 
   void remember(int64_t index) const {
@@ -170,7 +180,7 @@ struct Pass {
     const int64_t C = m.d_model, last = m.n_layers - 1, width = m.n_heads * filled_width(m);
     auto [from, to] = mine(rows.n);
     for (int64_t row = from; row < to; ++row) {
-      std::memset(q + row * width, 0, width * sizeof(K));
+      if (width != C) std::memset(q + row * width, 0, width * sizeof(K));
       for (int64_t c = 0; c < C; ++c)
         x[row * C + c] = (m.tokens[rows.ids[row] * C + c] + m.positions[rows.positions[row] * C + c]) * m.embedding_scale;
     }
