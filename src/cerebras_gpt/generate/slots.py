@@ -1,8 +1,8 @@
 """Keys and values of many sequences, each in a slot of its own, in memory that is allocated once."""
 
 import math
+import mmap
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,10 +39,11 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     """Zeros that take no memory, nor time, until something is written there: on a CPU the system's own."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    n_bytes = math.prod(shape) * dtype.itemsize
-    memory = torch.from_numpy(np.zeros(n_bytes + LINE, dtype=np.uint8))
-    first = -memory.data_ptr() % LINE
-    return memory[first : first + n_bytes].view(dtype).view(shape)
+    # Not from numpy, which may find memory that was used before and clear it: all of it is taken then.
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # attention reads much of it in short pieces: fewer addresses to look up
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 class SlotCache:

@@ -66,7 +66,8 @@ struct Attention {
       const N* w = keys + tile * LANES / PAGE * page_stride + in_page * filled_D * LANES;
       for (int64_t row = 0, n; row < rows; row += n) {
         n = even(rows - row, R);
-        F16 y[R * T] = {};
+        F16 y[R * T];
+        std::fill_n(y, n * tiles, F16{});
         multiply<R, T>(Numbers<N>{w, q + row * q_stride, filled_D * LANES, q_stride, filled_D}, n, tiles, y);
         for (int64_t r = 0; r < n; ++r)
           for (int64_t t = 0; t < tiles; ++t) store(scores + (row + r) * stride + (tile + t) * LANES, y[r * tiles + t] * scale);
@@ -81,7 +82,8 @@ struct Attention {
       tiles = even(n_tiles - tile, T);
       for (int64_t row = 0, n; row < rows; row += n) {
         n = even(rows - row, R);
-        F16 y[R * T] = {};
+        F16 y[R * T];
+        std::fill_n(y, n * tiles, F16{});
         const N* w = values + tile * PAGE * LANES;
         for (int64_t s = 0; s < filled; s += PAGE, w += page_stride) {
           Numbers<N> page{w, weights + row * stride + s, PAGE * LANES, stride, std::min<int64_t>(PAGE, filled - s)};

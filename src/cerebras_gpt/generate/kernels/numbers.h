@@ -70,8 +70,12 @@ inline uint16_t bfloat(float x) {  // to the nearest, to even among equals
   return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 inline H16 bfloats(F16 x) {
+#ifdef __AVX512BF16__
+  return (H16)_mm512_cvtneps_pbh((__m512)x);
+#else
   U16 bits = (U16)x, up = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   return __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 64u : up, H16);
+#endif
 }
 inline F16 whole(F16 x) { return (x + MAGIC) - MAGIC; }
 inline I16 nearest(F16 x) { return (I16)(x + MAGIC) - (I16)all(MAGIC); }

@@ -196,7 +196,8 @@ void products(const Linear& w, int64_t n, Block block, Done done) {
     tiles = even(to - tile, n <= LONE ? 1 : T);
     for (int64_t row = 0, rows; row < n; row += rows) {
       rows = even(n - row, R);
-      F16 y[R * T] = {};
+      F16 y[R * T];
+      std::fill_n(y, rows * tiles, F16{});
       multiply<R, T>(block(tile, row), rows, tiles, y);
       for (int64_t t = 0; t < tiles; ++t) {
         F16 bias = w.bias ? load<F16>(w.bias + (tile + t) * LANES) : F16{};
