@@ -190,6 +190,29 @@ def test_a_request_among_others_gets_the_same_bits_as_alone(between):
     assert [c.choices for c in together] == [c.choices for c in alone]
 
 
+def test_equal_prompts_that_come_together_are_read_once():
+    engine = Engine(Network(random_model()), 4)
+    same = [engine.submit(Request((*range(60), *range(10)), 3, GREEDY)) for _ in range(4)]
+    while not engine.is_idle:
+        engine.step()
+    assert [c.n_reused for c in same] == [0, 64, 64, 64]
+    assert len({tuple(c.ids) for c in same}) == 1
+
+
+def test_a_step_reads_more_while_many_wait_and_most_while_nobody_is_answered():
+    engine = Engine(Network(random_model()), 64)
+    engine.network.piece = 512
+    assert engine._n_to_read() == 512
+    engine.submit(Request((1,), 30, GREEDY))
+    engine.step()
+    found = []
+    for n in (1, 7, 1, 15, 20):
+        for _ in range(n):
+            engine.submit(Request((1, 2, 3), 30, GREEDY))
+        found.append(engine._n_to_read())
+    assert found == [128, 128, 256, 384, 512]
+
+
 def test_first_come_first_served_and_none_waits_for_a_long_prompt():
     engine = Engine(Network(random_model()), 4)
     quick = engine.submit(Request((1,), 30, GREEDY))

@@ -8,7 +8,7 @@ import pytest
 
 from cerebras_gpt.generate.answer import Piece
 from cerebras_gpt.generate.request import Choice, Request
-from cerebras_gpt.serve.inbox import Inbox, together
+from cerebras_gpt.serve.inbox import Bell, Inbox, together
 from cerebras_gpt.serve.worker import Job
 
 
@@ -76,3 +76,16 @@ def test_an_answer_in_one_piece_is_looked_at_once():
         return await asyncio.wait_for(read_all(inbox, [one]), 10)
 
     assert asyncio.run(run())[1] == 1
+
+
+def test_a_loop_is_woken_once_for_all_that_came_before_it_looks():
+    async def run():
+        loop = asyncio.get_running_loop()
+        woken, wake, events = [], loop.call_soon_threadsafe, [asyncio.Event() for _ in range(50)]
+        loop.call_soon_threadsafe = lambda *call: (woken.append(1), wake(*call))
+        for event in events:
+            Bell.of(loop).ring(event)
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in events)), 10)
+        return len(woken), Bell.of(loop) is Bell.of(loop)
+
+    assert asyncio.run(run()) == (1, True)

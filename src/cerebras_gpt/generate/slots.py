@@ -29,12 +29,6 @@ def reach(n_tokens: int, seq_len: int) -> int:
     return min(end, -(-seq_len // PAGE) * PAGE)
 
 
-def slot_bytes(architecture: Architecture, n_tokens: int, bytes_per_number: int = 4) -> int:
-    """Memory of one slot for sequences of up to n_tokens."""
-    per_token = 2 * architecture.n_layers * architecture.n_heads * architecture.d_head * bytes_per_number
-    return per_token * reach(n_tokens, architecture.seq_len)
-
-
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros that take no memory, nor time, until something is written there: on a CPU the system's own."""
     if device.type != "cpu":
