@@ -163,7 +163,7 @@ class Engine:
                     break
                 continue
             window, done = continuation.window[:-1], continuation.n_cached
-            piece = window[done : done + min(self.network.piece, left + -left % PAGE)]
+            piece = window[done : done + min(self.network.piece, max(left + -left % PAGE, self.network.prefill_rows[0]))]
             stretch, learned = Stretch(piece, continuation.slot or 0, done), tuple(window[: done + len(piece)])
             self.drafter.read(*stretch, learned)
             if continuation.request.scores_prompt and continuation.start == 0:
