@@ -163,16 +163,16 @@ class Engine:
                     break
                 continue
             window, done = continuation.window[:-1], continuation.n_cached
-            piece = window[done : done + min(self.network.piece, max(left + -left % PAGE, self.network.prefill_rows[0]))]
-            stretch, learned = Stretch(piece, continuation.slot or 0, done), tuple(window[: done + len(piece)])
+            n = min(self.network.piece, max(left + -left % PAGE, self.network.prefill_rows[0]))
+            stretch, learned = Stretch(window[done : done + n], continuation.slot or 0, done), tuple(window[: done + n])
             self.drafter.read(*stretch, learned)
             if continuation.request.scores_prompt and continuation.start == 0:
                 self._score(continuation, stretch)
                 self.cache.learn(stretch.slot, learned)
             else:
                 found.append((stretch, learned))
-            continuation.n_cached += len(piece)
-            left -= max(len(piece), fitting(len(piece), self.network.prefill_rows))
+            continuation.n_cached += len(stretch.ids)
+            left -= max(len(stretch.ids), fitting(len(stretch.ids), self.network.prefill_rows))
         return found
 
     def _admit(self, begun: Collection[tuple[int, ...]]) -> bool:
