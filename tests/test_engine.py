@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cerebras_gpt.generate.engine import Engine, Generation, generate_ids
-from cerebras_gpt.generate.network import Network
+from cerebras_gpt.generate.network import Network, Rows
 from cerebras_gpt.generate.request import Continuation, Request
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.model.architecture import Architecture
@@ -199,18 +199,22 @@ def test_equal_prompts_that_come_together_are_read_once():
     assert len({tuple(c.ids) for c in same}) == 1
 
 
-def test_a_step_reads_more_while_many_wait_and_most_while_nobody_is_answered():
+def test_a_step_reads_more_while_many_wait_and_a_long_prompt_faster_while_nobody_is_answered(monkeypatch):
     engine = Engine(Network(random_model()), 64)
-    engine.network.piece = 512
-    assert engine._n_to_read() == 512
-    engine.submit(Request((1,), 30, GREEDY))
-    engine.step()
-    found = []
-    for n in (1, 7, 1, 15, 20):
-        for _ in range(n):
-            engine.submit(Request((1, 2, 3), 30, GREEDY))
-        found.append(engine._n_to_read())
-    assert found == [128, 128, 256, 384, 512]
+    engine.network.piece = 192
+    read = []
+    monkeypatch.setattr(engine.network, "read", lambda rows, cache: read.append(len(rows.slots)))
+    monkeypatch.setattr(engine.network, "prefill", lambda ids, slot, start: Rows(Tensor(), Tensor(), Tensor(ids), []))
+    engine.submit(Request((1,) * 200, 30, GREEDY))
+    for _ in range(2):
+        engine.step()
+    assert read == [192, 7]
+    for n_more, expected in ((1, [63]), (2, [63] * 2), (5, [63] * 2), (9, [63] * 3)):
+        read.clear()
+        for n in range(n_more):
+            engine.submit(Request((n_more, n) * 32, 30, GREEDY))
+        engine.step()
+        assert read == expected
 
 
 def test_first_come_first_served_and_none_waits_for_a_long_prompt():

@@ -147,15 +147,14 @@ class Engine:
             continuation.slot = None
 
     def _n_to_read(self) -> int:
-        """More where many wait for their first token, most where nobody waits for the next one."""
-        n_unread = sum(not c.is_read for c in self.active)
-        n_waiting = n_unread + min(len(self.waiting), self.cache.n_slots - len(self.active))
-        most = max(PREFILL_TOKENS, self.network.piece)
-        return most if n_unread == len(self.active) else min(most, PREFILL_TOKENS * -(-n_waiting // CROWD))
+        """Tokens of prompts for this step: more where many wait for their first token."""
+        n_free = self.cache.n_slots - len(self.active)
+        n_waiting = sum(not c.is_read for c in self.active) + min(len(self.waiting), n_free)
+        return min(max(PREFILL_TOKENS, self.network.piece), PREFILL_TOKENS * -(-n_waiting // CROWD))
 
     def _next_stretches(self) -> list[Read]:
-        """What this step reads of prompts."""
-        left, found = self._n_to_read(), list[Read]()
+        """What this step reads of prompts; of the first as much as there can be, if nobody waits for the next token."""
+        left, found, are_answered = self._n_to_read(), list[Read](), any(c.is_read for c in self.active)
         while left > 0:
             continuation = next((c for c in self.active if not c.is_read), None)
             if continuation is None:
@@ -163,7 +162,8 @@ class Engine:
                     break
                 continue
             window, done = continuation.window[:-1], continuation.n_cached
-            n = min(self.network.piece, max(left + -left % PAGE, self.network.prefill_rows[0]))
+            least = self.network.prefill_rows[0] if found or are_answered else self.network.piece
+            n = min(self.network.piece, max(left + -left % PAGE, least))
             stretch, learned = Stretch(window[done : done + n], continuation.slot or 0, done), tuple(window[: done + n])
             self.drafter.read(*stretch, learned)
             if continuation.request.scores_prompt and continuation.start == 0:
