@@ -2,15 +2,13 @@
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from cerebras_gpt.config import unknown
 from cerebras_gpt.generate.draft import Draft, Drafter, Guess, Silent, settle
 from cerebras_gpt.generate.network import Network, Stretch, fitting
-from cerebras_gpt.generate.request import Choice, Continuation, Finish, Overflow, Request
+from cerebras_gpt.generate.request import Choice, Continuation, Finish, Overflow, Request, check
 from cerebras_gpt.generate.sampling import Sampling, chances, next_token
 from cerebras_gpt.generate.slots import PAGE, SlotCache
 from cerebras_gpt.model.gpt import GPT
@@ -210,19 +208,6 @@ def choice(logits: Tensor, token: int, n_top: int) -> Choice:
     best = log_probabilities.topk(min(n_top, len(logits)))
     top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     return Choice(token, float(log_probabilities[token]), top)
-
-
-def check(prompts: Sequence[Sequence[int]], max_tokens: int, overflow: str, seq_len: int) -> None:
-    """Refuses what cannot be generated, in one line that says what to do."""
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1")
-    if overflow not in get_args(Overflow):
-        raise ValueError(unknown("overflow", overflow, get_args(Overflow)))
-    longest = max(map(len, prompts), default=1)
-    if longest > seq_len:
-        raise ValueError(f"a prompt has {longest} tokens, the context holds {seq_len}; keep at most its last {seq_len}")
-    if not all(prompts):
-        raise ValueError("a prompt has no tokens; start it with the end-of-text token")
 
 
 class Generation:
