@@ -23,7 +23,7 @@ def ours(python, kind, folder, port, _asked):
 
 def llama_server(program, kind, folder, port, asked):
     cores = ["-t", str(asked.threads), "-C", hex(2**asked.threads - 1), "--cpu-strict", "1"]
-    limits = ["-c", str(16 * 256), "-np", "16", *cores, "--port", str(port)]
+    limits = ["-c", str(64 * 256), "-np", "64", *cores, "--port", str(port)]
     return Server([program, "-m", str(folder / f"{kind}.gguf"), *limits])
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cerebras_gpt.generate.engine import Engine, Generation, generate_ids
-from cerebras_gpt.generate.network import Network
+from cerebras_gpt.generate.network import Network, Rows
 from cerebras_gpt.generate.request import Continuation, Request
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.model.architecture import Architecture
@@ -188,6 +188,33 @@ def test_a_request_among_others_gets_the_same_bits_as_alone(between):
     together = finished(engine, requests, between)
     assert sum(c.n_reused for c in together) > 1000  # beginnings were shared, and that changed nothing either
     assert [c.choices for c in together] == [c.choices for c in alone]
+
+
+def test_equal_prompts_that_come_together_are_read_once():
+    engine = Engine(Network(random_model()), 4)
+    same = [engine.submit(Request((*range(60), *range(10)), 3, GREEDY)) for _ in range(4)]
+    while not engine.is_idle:
+        engine.step()
+    assert [c.n_reused for c in same] == [0, 64, 64, 64]
+    assert len({tuple(c.ids) for c in same}) == 1
+
+
+def test_a_step_reads_more_while_many_wait_and_a_long_prompt_faster_while_nobody_is_answered(monkeypatch):
+    engine = Engine(Network(random_model()), 64)
+    engine.network.piece = 192
+    read = []
+    monkeypatch.setattr(engine.network, "read", lambda rows, cache: read.append(len(rows.slots)))
+    monkeypatch.setattr(engine.network, "prefill", lambda ids, slot, start: Rows(Tensor(), Tensor(), Tensor(ids), []))
+    engine.submit(Request((1,) * 200, 30, GREEDY))
+    for _ in range(2):
+        engine.step()
+    assert read == [192, 7]
+    for n_more, expected in ((1, [63]), (2, [63] * 2), (5, [63] * 2), (9, [63] * 3)):
+        read.clear()
+        for n in range(n_more):
+            engine.submit(Request((n_more, n) * 32, 30, GREEDY))
+        engine.step()
+        assert read == expected
 
 
 def test_first_come_first_served_and_none_waits_for_a_long_prompt():

@@ -8,7 +8,7 @@ import pytest
 
 from cerebras_gpt.generate.answer import Piece
 from cerebras_gpt.generate.request import Choice, Request
-from cerebras_gpt.serve.inbox import Inbox, together
+from cerebras_gpt.serve.inbox import Bell, Inbox, together
 from cerebras_gpt.serve.worker import Job
 
 
@@ -42,7 +42,7 @@ def test_nothing_is_lost_or_changes_its_order_on_the_way(pace):
                 threading.Event().wait(0.004)
 
     async def run():
-        inbox = Inbox(asyncio.get_running_loop(), pace)
+        inbox = Inbox(asyncio.get_running_loop(), lambda: pace)
         thread = threading.Thread(target=send, args=[inbox])
         thread.start()
         found = await asyncio.wait_for(read_all(inbox, jobs), 30)
@@ -55,7 +55,7 @@ def test_nothing_is_lost_or_changes_its_order_on_the_way(pace):
 
 def test_what_comes_during_the_rest_comes_together_and_a_last_piece_at_once():
     async def run():
-        inbox, one = Inbox(asyncio.get_running_loop(), 3600), job()
+        inbox, one = Inbox(asyncio.get_running_loop(), lambda: 3600), job()
         inbox.put(one, Piece("a", [Choice(1)]))
         first = await inbox.take()
         inbox.put(one, Piece("b", [Choice(2)]))
@@ -69,10 +69,23 @@ def test_what_comes_during_the_rest_comes_together_and_a_last_piece_at_once():
 
 def test_an_answer_in_one_piece_is_looked_at_once():
     async def run():
-        inbox, one = Inbox(asyncio.get_running_loop(), math.inf), job()
+        inbox, one = Inbox(asyncio.get_running_loop(), lambda: math.inf), job()
         for n in range(50):
             inbox.put(one, Piece(str(n), [], None if n < 49 else "length"))
             await asyncio.sleep(0)
         return await asyncio.wait_for(read_all(inbox, [one]), 10)
 
     assert asyncio.run(run())[1] == 1
+
+
+def test_a_loop_is_woken_once_for_all_that_came_before_it_looks():
+    async def run():
+        loop = asyncio.get_running_loop()
+        woken, wake, events = [], loop.call_soon_threadsafe, [asyncio.Event() for _ in range(50)]
+        loop.call_soon_threadsafe = lambda *call: (woken.append(1), wake(*call))
+        for event in events:
+            Bell.of(loop).ring(event)
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in events)), 10)
+        return len(woken), Bell.of(loop) is Bell.of(loop)
+
+    assert asyncio.run(run()) == (1, True)

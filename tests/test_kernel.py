@@ -1,16 +1,18 @@
 import copy
 import ctypes
 import logging
+import random
 
 import pytest
 import torch
 
 from cerebras_gpt import compiled
-from cerebras_gpt.generate.engine import generate_ids
+from cerebras_gpt.generate.engine import Engine, generate_ids
 from cerebras_gpt.generate.kernel import LargePages, input_floats, kernel, packed, round_in_place
 from cerebras_gpt.generate.kernel_network import KernelNetwork
 from cerebras_gpt.generate.network import Network
 from cerebras_gpt.generate.precision import Prepared, precision, prepared, reduce
+from cerebras_gpt.generate.request import Choice, Request
 from cerebras_gpt.generate.sampling import Sampling
 from cerebras_gpt.generate.weights import KINDS, SMALLEST, Kind, filled, rounded
 from cerebras_gpt.model.architecture import Architecture
@@ -52,6 +54,14 @@ def has_compiler() -> bool:
 def continued(network: Network, prompts: list[list[int]], sampling: Sampling, n: int = 24) -> list[list[int]]:
     steps = list(generate_ids(network, prompts, sampling, n))
     return [[step[i] for step in steps if step[i] is not None] for i in range(len(prompts))]
+
+
+def answered(engine: Engine, requests: list[Request]) -> list[list[Choice]]:
+    """What follows each, all submitted at once."""
+    made = [engine.submit(request) for request in requests]
+    while not engine.is_idle:
+        engine.step()
+    return [continuation.choices for continuation in made]
 
 
 @torch.inference_mode()
@@ -191,6 +201,15 @@ class TestKernel:
             for i, prompt in enumerate(PROMPTS)
         ]
         assert continued(network, PROMPTS, sampling) == alone
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_prompts_read_together_beside_new_tokens_give_the_bits_of_each_alone(self, kind):
+        network = prepared(random_model(), kind).make_network()
+        choose = random.Random(2)
+        prompts = [tuple(choose.choices(range(61), k=choose.choice([1, 30, 64, 100, 200]))) for _ in range(40)]
+        requests = [Request(ids, choose.randint(1, 9), GREEDY, n_top=2) for ids in prompts]
+        alone = [answered(Engine(network, 1), [request])[0] for request in requests]
+        assert answered(Engine(network, 16), requests) == alone
 
     def test_rows_keep_their_bits_among_any_others(self):
         network = prepared(random_model(), "int8").make_network()

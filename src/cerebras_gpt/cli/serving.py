@@ -16,7 +16,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     api_key_file: Annotated[Path | None, typer.Option(help="File whose first line clients must send as key.")] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="Another host name that clients use.")] = None,
-    slots: Annotated[int, typer.Option(help="Answers made together, if memory allows.", min=1, max=64)] = 16,
+    slots: Annotated[int, typer.Option(help="Answers made together, if memory allows.", min=1, max=64)] = 64,
     queue: Annotated[int, typer.Option(help="Answers that may wait; more are refused.", min=0)] = 64,
     deadline: Annotated[float, typer.Option(help="Seconds that an answer may take.", min=0.1)] = 300.0,
     drain: Annotated[float, typer.Option(help="Seconds to finish answers after SIGTERM.", min=0.0)] = 20.0,

@@ -66,7 +66,7 @@ class Draft:
     def __init__(self, network: Network, target: Network, n_slots: int, n_tokens: int) -> None:
         self.network, own = network, network.architecture.seq_len
         self.cache = network.slots(n_slots, min(n_tokens, own))
-        self.seq_len = min(own, target.architecture.seq_len, self.cache.kv.shape[4])
+        self.seq_len = min(own, target.architecture.seq_len, self.cache.n_positions)
         """Tokens that both see."""
         self.cost = effort(network.architecture) / effort(target.architecture)
         self._passes = [target.pass_cost(n) for n in range(1, MOST_GUESSES + 2)]

@@ -2,29 +2,30 @@
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from cerebras_gpt.config import unknown
 from cerebras_gpt.generate.draft import Draft, Drafter, Guess, Silent, settle
-from cerebras_gpt.generate.network import Network, fitting
-from cerebras_gpt.generate.request import Choice, Continuation, Finish, Overflow, Request
+from cerebras_gpt.generate.network import Network, Stretch, fitting
+from cerebras_gpt.generate.request import Choice, Continuation, Finish, Overflow, Request, check
 from cerebras_gpt.generate.sampling import Sampling, chances, next_token
-from cerebras_gpt.generate.slots import SlotCache
+from cerebras_gpt.generate.slots import PAGE, SlotCache
 from cerebras_gpt.model.gpt import GPT
 
 MOST_SLOTS = 16
 """Sequences that are continued together by default."""
 PREFILL_TOKENS = 128
-"""Tokens of prompts that one step reads at most, so that those who wait for their next token wait little."""
+"""Tokens of prompts that a step reads at most, so that those who wait for their next token wait little."""
+CROWD = 8
+"""For each so many who wait for their first token, a step may read as many again."""
+Read = tuple[Stretch, tuple[int, ...]]
+"""Of a prompt, and what its slot holds then."""
 
 
 class Engine:
-    """Continues sequences step by step: first come first served, prompts in pieces between the steps of the others.
+    """Continues sequences, first come first served. Each step gives all that are read their next token and reads on.
 
-    Each step reads at most PREFILL_TOKENS of prompts and gives every sequence that has been read its next token.
     The tokens of a sequence, to the last bit of their log-probabilities, do not depend on what else is going on.
     """
 
@@ -55,9 +56,8 @@ class Engine:
             raise ValueError(
                 f"n_kept is {request.n_kept}; it must be 0 to {self.seq_len // 4}, a quarter of the context"
             )
-        made = Continuation(request, list(request.ids), request.sampling.generator(request.index))
-        self.waiting.append(made)
-        return made
+        self.waiting.append(Continuation(request, list(request.ids), request.sampling.generator(request.index)))
+        return self.waiting[-1]
 
     def cancel(self, continuation: Continuation) -> None:
         """Ends a sequence at once, if it has not ended by itself; its slot is free."""
@@ -67,25 +67,27 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Continuation]:
         """Makes the next token of every sequence that is ready; those that got one or ended."""
-        self._read_prompts()
+        read = self._next_stretches()
         scoring = [c for c in self.active if c.is_read and c.n_new == c.request.max_tokens]
-        for continuation in scoring:  # asked for the prompt's scores alone
-            self._end(continuation, "length")
+        for one in scoring:  # asked for the prompt's scores alone
+            self._end(one, "length")
         ready = sorted((c for c in self.active if c.is_read), key=lambda c: c.slot or 0)
-        if ready:
-            self._decode(ready)
+        if ready or read:
+            self._advance(ready, read)
         return scoring + ready
 
-    def _decode(self, ready: Sequence[Continuation]) -> None:
-        """One pass over the newest token of each and what is guessed to follow it."""
+    def _advance(self, ready: Sequence[Continuation], read: Sequence[Read]) -> None:
+        """One pass over the newest token of each, what is guessed to follow it, and what is to be read of prompts."""
         guesses = self.drafter.guess(ready)
         rows = [
             (token, c.slot or 0, c.n_cached + n)
             for c, guessed in zip(ready, guesses, strict=True)
             for n, token in enumerate([c.ids[-1], *(guess.id for guess in guessed)])
         ]
-        ids, slots, places = zip(*rows, strict=True)
-        logits = iter(self.network.follow(ids, slots, places, self.cache))  # of (V,)
+        ids, slots, places = zip(*rows, strict=True) if rows else ((), (), ())
+        logits = iter(self.network.advance([one for one, _ in read], ids, slots, places, self.cache))  # of (V,)
+        for stretch, learned in read:
+            self.cache.learn(stretch.slot, learned)
         for continuation, guessed in zip(ready, guesses, strict=True):
             self._go_on(continuation, guessed, [next(logits) for _ in range(len(guessed) + 1)])
 
@@ -142,22 +144,47 @@ class Engine:
             self.active.remove(continuation)
             continuation.slot = None
 
-    def _read_prompts(self) -> None:
-        left = PREFILL_TOKENS
+    def _n_to_read(self) -> int:
+        """Tokens of prompts for this step: more where many wait for their first token."""
+        n_free = self.cache.n_slots - len(self.active)
+        n_waiting = sum(not c.is_read for c in self.active) + min(len(self.waiting), n_free)
+        return min(max(PREFILL_TOKENS, self.network.piece), PREFILL_TOKENS * -(-n_waiting // CROWD))
+
+    def _next_stretches(self) -> list[Read]:
+        """What this step reads of prompts; of the first as much as there can be, if nobody waits for the next token."""
+        left, found, are_answered = self._n_to_read(), list[Read](), any(c.is_read for c in self.active)
         while left > 0:
             continuation = next((c for c in self.active if not c.is_read), None)
-            if continuation is None and not self._admit():
-                return
-            if continuation is not None:
-                left -= self._read_piece(continuation)
+            if continuation is None:
+                if not self._admit({learned[:PAGE] for _, learned in found}):
+                    break
+                continue
+            window, done = continuation.window[:-1], continuation.n_cached
+            least = self.network.prefill_rows[0] if found or are_answered else self.network.piece
+            n = min(self.network.piece, max(left + -left % PAGE, least))
+            stretch, learned = Stretch(window[done : done + n], continuation.slot or 0, done), tuple(window[: done + n])
+            self.drafter.read(*stretch, learned)
+            if continuation.request.scores_prompt and continuation.start == 0:
+                self._score(continuation, stretch)
+                self.cache.learn(stretch.slot, learned)
+            else:
+                found.append((stretch, learned))
+            continuation.n_cached += len(stretch.ids)
+            left -= max(len(stretch.ids), fitting(len(stretch.ids), self.network.prefill_rows))
+        return found
 
-    def _admit(self) -> bool:
-        """Gives the first in the queue a slot, best one that holds the beginning of its prompt; whether it could."""
+    def _admit(self, begun: Collection[tuple[int, ...]]) -> bool:
+        """Gives the first in the queue a slot, best one that holds the beginning of its prompt; whether it could.
+
+        Not yet if it begins with a page that is just being read: once that is done it need not be read again.
+        """
         free = sorted(set(range(self.cache.n_slots)) - {c.slot for c in self.active})
         if not self.waiting or not free:
             return False
+        prompt = tuple(self.waiting[0].ids[:-1])
+        if len(prompt) >= PAGE and prompt[:PAGE] in begun:
+            return False
         continuation = self.waiting.popleft()
-        prompt = tuple(continuation.ids[:-1])
         continuation.slot = max(free, key=lambda slot: (self.cache.common(slot, prompt), -self.cache.used[slot], -slot))
         known = () if continuation.request.scores_prompt else prompt
         continuation.n_cached = continuation.n_reused = self.cache.take(continuation.slot, known)
@@ -167,25 +194,12 @@ class Engine:
         self.active.append(continuation)
         return True
 
-    def _read_piece(self, continuation: Continuation) -> int:
-        """Runs the next piece of what the model is to see before the newest id; how many rows that took."""
-        slot, done = continuation.slot or 0, continuation.n_cached
-        window = continuation.window[:-1]
-        piece = window[done : done + self.network.piece]
-        rows = self.network.prefill(piece, slot, done)
-        scores_prompt = continuation.request.scores_prompt and continuation.start == 0
-        hidden = self.network.hidden(rows, self.cache) if scores_prompt else None  # (N, C)
-        if hidden is None:
-            self.network.read(rows, self.cache)
-        continuation.n_cached += len(piece)
-        learned = tuple(window[: continuation.n_cached])
-        self.cache.learn(slot, learned)
-        self.drafter.read(piece, slot, done, learned)
-        if hidden is not None:
-            following, n_top = continuation.ids[done + 1 :], continuation.request.n_top or 0
-            scores = zip(self.network.logits(hidden), piece, following, strict=False)
-            continuation.prompt_choices += [choice(row, token, n_top) for row, _, token in scores]
-        return len(rows.ids)
+    def _score(self, continuation: Continuation, stretch: Stretch) -> None:
+        """Reads a piece of a prompt for the scores of its own ids."""
+        hidden = self.network.hidden(self.network.prefill(*stretch), self.cache)  # (N, C)
+        following, n_top = continuation.ids[stretch.start + 1 :], continuation.request.n_top or 0
+        scores = zip(self.network.logits(hidden), stretch.ids, following, strict=False)
+        continuation.prompt_choices += [choice(row, token, n_top) for row, _, token in scores]
 
 
 def choice(logits: Tensor, token: int, n_top: int) -> Choice:
@@ -194,19 +208,6 @@ def choice(logits: Tensor, token: int, n_top: int) -> Choice:
     best = log_probabilities.topk(min(n_top, len(logits)))
     top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     return Choice(token, float(log_probabilities[token]), top)
-
-
-def check(prompts: Sequence[Sequence[int]], max_tokens: int, overflow: str, seq_len: int) -> None:
-    """Refuses what cannot be generated, in one line that says what to do."""
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1")
-    if overflow not in get_args(Overflow):
-        raise ValueError(unknown("overflow", overflow, get_args(Overflow)))
-    longest = max(map(len, prompts), default=1)
-    if longest > seq_len:
-        raise ValueError(f"a prompt has {longest} tokens, the context holds {seq_len}; keep at most its last {seq_len}")
-    if not all(prompts):
-        raise ValueError("a prompt has no tokens; start it with the end-of-text token")
 
 
 class Generation:
@@ -276,8 +277,7 @@ def generate_ids(
     overflow: Overflow = "stop",
 ) -> Iterator[list[int | None]]:
     """Steps of a batch, each with the new token of every sequence, or None for those that have none left."""
-    generation = Generation(model, prompts, sampling, max_tokens, stop_ids, overflow)
-    return _steps(generation)
+    return _steps(Generation(model, prompts, sampling, max_tokens, stop_ids, overflow))
 
 
 def _steps(generation: Generation) -> Iterator[list[int | None]]:

@@ -45,7 +45,7 @@ class Model(ctypes.Structure):
 
     _fields_ = [
         *[(name, ctypes.c_int64) for name in ("n_layers", "d_model", "n_heads", "d_ffn")],
-        *[(name, ctypes.c_int64) for name in ("activation", "small_cache", "n_slots", "n_positions")],
+        *[(name, ctypes.c_int64) for name in ("activation", "small_cache", "n_positions")],
         *[
             (name, ctypes.c_float)
             for name in ("eps", "attention_scale", "residual_scale", "embedding_scale", "logit_scale")
@@ -144,7 +144,7 @@ def kernel() -> ctypes.CDLL | None:
 
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     address, number = ctypes.c_void_p, ctypes.c_int64
-    found.hidden.argtypes = [address, number, *[address] * 7, ctypes.c_int]
+    found.hidden.argtypes = [address, number, number, *[address] * 7, ctypes.c_int]
     found.product.argtypes = [address, number, number, *[address] * 3, ctypes.c_int]
     found.in_large_pages.argtypes = [address, number]
     found.pack.argtypes = [address, address, number, ctypes.c_int]

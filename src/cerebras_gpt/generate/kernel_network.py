@@ -7,12 +7,17 @@ import torch
 from torch import Tensor
 
 from cerebras_gpt.generate import kernel as compiled
-from cerebras_gpt.generate.network import Network, Rows
-from cerebras_gpt.generate.slots import PAGE, SlotCache
+from cerebras_gpt.generate.network import Network, Rows, Stretch
+from cerebras_gpt.generate.slots import PAGE, PageCache, SlotCache
 from cerebras_gpt.generate.weights import HEAD, Kind
 from cerebras_gpt.model.gpt import ACTIVATIONS, GPT
 
-MOST_ROWS = 2 * PAGE
+FEWEST, MOST = 2 * PAGE, 8 * PAGE
+"""Tokens of prompts that a pass reads at most, of a large model and of a small one."""
+PASS = 4 * 10**10
+"""Products of numbers in a pass that reads as many: a fifth of a second on two cores."""
+BESIDE = 2 * PAGE
+"""Rows of a pass beside those."""
 ROW = 0.3
 """What a further row adds to the time of a pass over one, by one core (benchmarks/speculative.py)."""
 
@@ -26,14 +31,15 @@ class KernelNetwork(Network):
     def __init__(self, model: GPT, kind: Kind, library: ctypes.CDLL) -> None:
         self.model, self.architecture, self.kind = model, model.architecture, kind
         self.dtype, self.device = torch.float32, torch.device("cpu")
-        self.decode_rows = self.prefill_rows = (MOST_ROWS,)
-        self.piece = MOST_ROWS
+        n_numbers = sum(weight.numel() for weight in model.blocks.parameters())
+        self.piece = min(max(PASS // n_numbers // PAGE * PAGE, FEWEST), MOST)
+        self.decode_rows, self.prefill_rows = (self.piece + BESIDE,), (1,)
         self._library, self._kept, self._memory = library, list[Tensor](), compiled.LargePages(library)
         self._named = dict(model.named_parameters())
         self._described = self._describe()
         shape, n_threads = self.architecture, torch.get_num_threads()
         n_positions = shape.seq_len + -shape.seq_len % PAGE
-        self._work = torch.empty(compiled.work_floats(MOST_ROWS, shape, n_positions, n_threads))
+        self._work = torch.empty(compiled.work_floats(self.decode_rows[0], shape, n_positions, n_threads))
         self._n_threads = n_threads
 
     def pass_cost(self, n_rows: int) -> float:
@@ -43,8 +49,7 @@ class KernelNetwork(Network):
     def slots(self, n_slots: int, n_tokens: int) -> SlotCache:
         """An empty cache, in bfloat16 but for float32 weights."""
         dtype = torch.float32 if self.kind == "float32" else torch.bfloat16
-        width = compiled.filled_width(self.architecture.d_head)
-        return SlotCache(self.architecture, n_slots, n_tokens, dtype, self.device, width)
+        return PageCache(self.architecture, n_slots, n_tokens, dtype, self.device)
 
     def decode(self, ids: Sequence[int], slots: Sequence[int], lengths: Sequence[int]) -> Rows:
         """One new token for each of these slots, which hold as many before it."""
@@ -57,32 +62,56 @@ class KernelNetwork(Network):
     def hidden(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Final hidden states, multiplied by the logit scale; keys and values go to the cache: (N, C)."""
         result = torch.empty(len(rows.ids), self.architecture.d_model)  # (N, C)
-        self._run(rows, cache, result.data_ptr(), None)
+        self._run(rows, cache, result)
         return result
 
     def scores(self, rows: Rows, cache: SlotCache) -> Tensor:
         """Scores of every token after these rows, in the same call: (N, V)."""
-        hidden = torch.empty(len(rows.ids), self.architecture.d_model)  # (N, C)
-        result = torch.empty(len(rows.ids), self.architecture.vocab_size)  # (N, V)
-        self._run(rows, cache, hidden.data_ptr(), result.data_ptr())
-        return result
+        return self._first_scores(rows, cache, len(rows.ids))
 
     def read(self, rows: Rows, cache: SlotCache) -> None:
         """Keys and values go to the cache; of the last block nothing else is computed."""
-        self._run(rows, cache, None, None)
+        self._run(rows, cache, torch.empty(0, self.architecture.d_model))
 
-    def _run(self, rows: Rows, cache: SlotCache, result: int | None, scores: int | None) -> None:
-        described = self._described
-        described.n_slots, described.n_positions = cache.n_slots, cache.kv.shape[4]
-        described.small_cache = cache.kv.dtype == torch.bfloat16
-        pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work)]
-        self._library.hidden(ctypes.addressof(described), len(rows.ids), *pointers, result, scores, self._n_threads)
+    def advance(
+        self,
+        stretches: Sequence[Stretch],
+        ids: Sequence[int],
+        slots: Sequence[int],
+        places: Sequence[int],
+        cache: SlotCache,
+    ) -> Tensor:
+        """Reads prompts and gives the scores after new tokens, in one pass if they fit: N tokens -> (N, V)."""
+        n_rows = len(ids) + sum(len(stretch.ids) for stretch in stretches)
+        if n_rows > self.decode_rows[0]:
+            return super().advance(stretches, ids, slots, places, cache)
+        ids, n_told, slots, places = list(ids), len(ids), list(slots), list(places)
+        for read, slot, start in stretches:
+            ids += read
+            slots += [slot] * len(read)
+            places += range(start, start + len(read))
+        return self._first_scores(self.decode(ids, slots, places), cache, n_told)
+
+    def _first_scores(self, rows: Rows, cache: SlotCache, n_told: int) -> Tensor:
+        """Scores after the first rows; of the others keys and values alone: (n_told, V)."""
+        hidden = torch.empty(n_told, self.architecture.d_model)  # (n_told, C)
+        result = torch.empty(n_told, self.architecture.vocab_size)  # (n_told, V)
+        self._run(rows, cache, hidden, result)
+        return result
+
+    def _run(self, rows: Rows, cache: SlotCache, hidden: Tensor, scores: Tensor | None = None) -> None:
+        described, n, n_told = self._described, len(rows.ids), len(hidden)
+        assert n_told <= n <= self.decode_rows[0]
+        described.n_positions, described.small_cache = cache.n_positions, cache.kv.dtype == torch.bfloat16
+        pointers = [x.data_ptr() for x in (rows.ids, rows.positions, rows.slots, cache.kv, self._work, hidden)]
+        told = None if scores is None else scores.data_ptr()
+        self._library.hidden(ctypes.addressof(described), n, n_told, *pointers, told, self._n_threads)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token: (N, C) -> (N, V)."""
         result = torch.empty(len(hidden), self.architecture.vocab_size)  # (N, V)
-        for first in range(0, len(hidden), MOST_ROWS):
-            self._product(hidden[first : first + MOST_ROWS], result[first : first + MOST_ROWS])
+        for first in range(0, len(hidden), most := self.decode_rows[0]):
+            self._product(hidden[first : first + most], result[first : first + most])
         return result
 
     def _product(self, x: Tensor, y: Tensor) -> None:
@@ -99,7 +128,7 @@ class KernelNetwork(Network):
         head = "token_embedding" if shape.tied else "head"
         return compiled.Model(
             *(shape.n_layers, shape.d_model, shape.n_heads, shape.d_ffn),
-            *(list(ACTIVATIONS).index(shape.activation), 0, 0, 0),
+            *(list(ACTIVATIONS).index(shape.activation), 0, 0),
             *(shape.layer_norm_eps, table.attention_scale, table.residual_scale),
             *(table.embedding_scale, table.logit_scale, *tables, *self._norm("norm")),
             *(layers, self._linear(head, HEAD[self.kind])),

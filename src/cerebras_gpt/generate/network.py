@@ -45,6 +45,15 @@ class Rows(NamedTuple):
     runs: list[Run]
 
 
+class Stretch(NamedTuple):
+    """Ids of one prompt that follow each other."""
+
+    ids: Sequence[int]
+    slot: int
+    start: int
+    """The position of the first."""
+
+
 class Network:
     """A model's weights, with the numbers of rows that give each row the same bits."""
 
@@ -138,6 +147,19 @@ class Network:
             rows = self.decode(ids[part], slots[part], places[part])
             found.append(self.scores(rows, cache)[: len(rows.slots)])  # (n, V)
         return found[0] if len(found) == 1 else torch.cat(found)
+
+    def advance(
+        self,
+        stretches: Sequence[Stretch],
+        ids: Sequence[int],
+        slots: Sequence[int],
+        places: Sequence[int],
+        cache: SlotCache,
+    ) -> Tensor:
+        """Reads these of prompts, then follows as `follow` does; the new tokens may come right after what is read."""
+        for stretch in stretches:
+            self.read(self.prefill(*stretch), cache)
+        return self.follow(ids, slots, places, cache) if ids else torch.empty(0)
 
     def _mask(self, starts: Sequence[int], n_tokens: int, end: int) -> Tensor:
         """(B, 1, T, S)."""

@@ -1,10 +1,12 @@
 """What is asked of the engine, and what becomes of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
+from cerebras_gpt.config import unknown
 from cerebras_gpt.generate.sampling import PLAIN, Sampling
 
 Overflow = Literal["stop", "slide"]
@@ -92,3 +94,16 @@ class Continuation:
     def is_read(self) -> bool:
         """Whether only the newest id is not in the cache yet."""
         return self.n_cached == self.n_window - 1
+
+
+def check(prompts: Sequence[Sequence[int]], max_tokens: int, overflow: str, seq_len: int) -> None:
+    """Refuses what cannot be generated, in one line that says what to do."""
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1")
+    if overflow not in get_args(Overflow):
+        raise ValueError(unknown("overflow", overflow, get_args(Overflow)))
+    longest = max(map(len, prompts), default=1)
+    if longest > seq_len:
+        raise ValueError(f"a prompt has {longest} tokens, the context holds {seq_len}; keep at most its last {seq_len}")
+    if not all(prompts):
+        raise ValueError("a prompt has no tokens; start it with the end-of-text token")

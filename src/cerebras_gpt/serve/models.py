@@ -17,4 +17,7 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
 
 def load(paths: Sequence[Path], weights: Precision = "auto", draft: Path | None = None) -> dict[str, LM]:
     """The models of these runs; one draft may guess ahead for them all."""
-    return {name: LM.load(path, weights, draft) for name, path in named(paths).items()}
+    models = {name: LM.load(path, weights, draft) for name, path in named(paths).items()}
+    for lm in models.values():
+        lm.engine(n_slots=1)  # its weights are packed here, beside what else starts
+    return models

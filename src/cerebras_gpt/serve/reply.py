@@ -15,7 +15,7 @@ from cerebras_gpt.generate.answer import Piece
 from cerebras_gpt.generate.request import Choice
 from cerebras_gpt.serve.failure import Refusal
 from cerebras_gpt.serve.guard import respond
-from cerebras_gpt.serve.inbox import PACE_SECONDS, Inbox, together
+from cerebras_gpt.serve.inbox import Inbox, pace, together
 from cerebras_gpt.serve.protocol import Ask
 from cerebras_gpt.serve.worker import Job, Worker
 
@@ -38,7 +38,7 @@ class Reply(Response):
 
     def submit(self) -> "Reply":
         """Hands the work to the engine, or is refused."""
-        self._inbox = Inbox(asyncio.get_running_loop(), PACE_SECONDS if self.streams else math.inf)
+        self._inbox = Inbox(asyncio.get_running_loop(), lambda: pace(self.worker.n_open) if self.streams else math.inf)
         self._jobs = self.worker.submit(self.ask.requests, self.ask.stop, self._inbox.put)
         self._offsets = [0] * len(self._jobs)
         return self

@@ -16,9 +16,7 @@ from pathlib import Path
 import uvicorn
 
 from cerebras_gpt.errors import OURS, STOPPED
-from cerebras_gpt.generate.engine import MOST_SLOTS
 from cerebras_gpt.generate.lm import LM
-from cerebras_gpt.generate.slots import slot_bytes
 from cerebras_gpt.process import memory_at_hand
 from cerebras_gpt.serve.app import Service, make_app
 from cerebras_gpt.serve.connection import Connection
@@ -29,6 +27,7 @@ from cerebras_gpt.serve.worker import Worker
 log = logging.getLogger("cerebras_gpt")
 LOOK_SECONDS = 0.5
 """Between two looks at the engines."""
+MOST_SLOTS = 64
 MEMORY_SHARE = 0.5
 """Of the memory at hand that all slots together may take."""
 
@@ -50,11 +49,11 @@ class Address:
 def n_slots(lm: LM, wanted: int, n_models: int) -> int:
     """Slots that the memory at hand has room for, at most those wanted; raises ValueError if not even one."""
     networks = [lm.network, *([lm.draft.network] if lm.draft else [])]
-    size = sum(slot_bytes(n.architecture, n.architecture.seq_len, n.dtype.itemsize) for n in networks)
+    size = sum(network.slots(1, network.architecture.seq_len).kv.nbytes for network in networks)
     room = int(MEMORY_SHARE * memory_at_hand() / n_models) // size
     if room < 1:
         raise ValueError(f"one slot takes {size / 1e9:.2f} GB, more than memory allows; serve a smaller model")
-    return min(wanted, room, 64)
+    return min(wanted, room, MOST_SLOTS)
 
 
 class Server(uvicorn.Server):

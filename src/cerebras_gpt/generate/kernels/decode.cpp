@@ -11,7 +11,7 @@ struct Layer {
   Linear qkv, out, up, down;
 };
 struct Model {
-  int64_t n_layers, d_model, n_heads, d_ffn, activation, small_cache, n_slots, n_positions;
+  int64_t n_layers, d_model, n_heads, d_ffn, activation, small_cache, n_positions;
   float eps, attention_scale, residual_scale, embedding_scale, logit_scale;
   const float *tokens, *positions, *norm, *norm_bias;
   const Layer* layers;
@@ -40,10 +40,10 @@ struct Rows {
   int64_t n;
   const int64_t *ids, *positions, *slots;
 
-  // How many from this one on are of one sequence and follow each other.
-  int64_t run(int64_t row) const {
+  // How many from this one on, before the last one, are of one sequence and follow each other.
+  int64_t run(int64_t row, int64_t last) const {
     int64_t end = row + 1;
-    while (end < n && end - row < QUERIES && slots[end] == slots[row] && positions[end] == positions[end - 1] + 1) ++end;
+    while (end < last && end - row < QUERIES && slots[end] == slots[row] && positions[end] == positions[end - 1] + 1) ++end;
     return end - row;
   }
 };
@@ -76,19 +76,21 @@ struct Pass {
   const Model& m;
   const Rows& rows;
   Team& team;
-  K* cache;  // (L, 2, slots, H, S, D), D filled up to LANES, as attention.h says
+  K* cache;  // (slots, pages, L, 2, H, PAGE, D), D filled up to LANES, a page of a head as attention.h says
   float *x, *normed, *mixed, *up, *scores;
   K* q;  // (N, H, D), D filled up
   uint8_t* memory;
 
   Part mine(int64_t n) const { return part(n, omp_get_num_threads(), omp_get_thread_num()); }
-  K* past(int64_t layer, int64_t kind, int64_t slot, int64_t head) const {
-    return cache + ((((layer * 2 + kind) * m.n_slots + slot) * m.n_heads + head) * m.n_positions) * filled_width(m);
+  int64_t page_stride() const { return m.n_layers * 2 * m.n_heads * PAGE * filled_width(m); }
+  K* past(int64_t layer, int64_t kind, int64_t slot, int64_t head) const {  // from its first page on
+    return cache + slot * (m.n_positions / PAGE) * page_stride() +
+           ((layer * 2 + kind) * m.n_heads + head) * PAGE * filled_width(m);
   }
 
-  Input normalised(const Linear& w, const float* weight, const float* bias) const {
-    Input input(w, memory, rows.n);
-    auto [from, to] = mine(rows.n);
+  Input normalised(const Linear& w, const float* weight, const float* bias, int64_t n) const {
+    Input input(w, memory, n);
+    auto [from, to] = mine(n);
     for (int64_t row = from; row < to; ++row) {
       float* y = normed + row * m.d_model;
       normalise(x + row * m.d_model, weight, bias, m.d_model, m.eps, 1.f, y);
@@ -98,17 +100,17 @@ struct Pass {
     return input;
   }
 
-  Input taken(const Linear& w, const float* from_rows, int64_t width) const {
+  Input taken(const Linear& w, const float* from_rows, int64_t width, int64_t n) const {
     team.meet();
-    Input input(w, memory, rows.n);
-    auto [from, to] = mine(rows.n);
+    Input input(w, memory, n);
+    auto [from, to] = mine(n);
     for (int64_t row = from; row < to; ++row) input.take(w, row, from_rows + row * width, width);
     team.meet();
     return input;
   }
 
-  void add(const Linear& w, const Input& input) const {
-    products(w, input, rows.n, [&](int64_t row, int64_t first, F16 y) {
+  void add(const Linear& w, const Input& input, int64_t n) const {
+    products(w, input, n, [&](int64_t row, int64_t first, F16 y) {
       float* to = x + row * m.d_model + first;
       if (first + LANES <= m.d_model) store(to, load<F16>(to) + m.residual_scale * y);
       else for (int64_t i = 0; i < m.d_model - first; ++i) to[i] += m.residual_scale * y[i];
@@ -117,68 +119,78 @@ struct Pass {
   }
 
   void split(int64_t layer, int64_t row, int64_t first, F16 y) const {  // into queries, and keys and values kept
-    const int64_t C = m.d_model, D = C / m.n_heads, filled = filled_width(m), at = rows.positions[row];
-    const Past<K> places{filled};
+    const uint32_t C = m.d_model, D = C / m.n_heads, filled = filled_width(m);
+    const int64_t at = rows.positions[row], page = at / PAGE * page_stride(), in_page = at % PAGE;
     K numbers[LANES];
     keep(numbers, y);
-    for (int64_t i = 0, end; i < LANES && first + i < 3 * C; i = end) {  // a part of one head
-      int64_t kind = (first + i) / C, head = (first + i) % C / D, d = (first + i) % D - i;
-      end = std::min<int64_t>(LANES, D - d);
-      K* to = kind ? past(layer, kind - 1, rows.slots[row], head) : q + (row * m.n_heads + head) * filled;
-      if (kind == 0) std::memcpy(to + d + i, numbers + i, (end - i) * sizeof(K));
-      else if (kind == 1) for (; i < end; ++i) places.keep_key(to, at, d + i, numbers[i]);
-      else for (; i < end; ++i) places.keep_value(to, at, d + i, numbers[i]);
+    for (uint32_t i = 0, end; i < LANES && first + i < 3 * C; i = end) {  // a part of one head
+      const uint32_t place = first + i, kind = place / C, in_kind = place - kind * C, head = in_kind / D, d = in_kind - head * D;
+      end = std::min<uint32_t>(LANES, i + D - d);
+      if (kind == 0) {
+        std::memcpy(q + (row * m.n_heads + head) * filled + d, numbers + i, (end - i) * sizeof(K));
+        continue;
+      }
+      const Page<K> to{past(layer, kind - 1, rows.slots[row], head) + page, filled};
+      const bool is_whole = d % LANES == 0 && end - i == LANES;
+      if (is_whole && kind == 1) to.keep_keys(in_page, d, numbers);
+      else if (is_whole) to.keep_values(in_page, d, numbers);
+      else if (kind == 1) for (uint32_t k = i; k < end; ++k) to.keep_key(in_page, d + k - i, numbers[k]);
+      else for (uint32_t k = i; k < end; ++k) to.keep_value(in_page, d + k - i, numbers[k]);
     }
   }
 
-  void attend(int64_t layer) const {
-    const int64_t D = m.d_model / m.n_heads, filled = filled_width(m), n_threads = omp_get_num_threads();
-    const int64_t stride = m.n_positions + LANES;
+  void attend(int64_t layer, int64_t n_rows) const {  // a thread takes heads, or rows of a head, that follow each other
+    const int64_t D = m.d_model / m.n_heads, filled = filled_width(m), stride = m.n_positions + LANES;
     float* own = scores + omp_get_thread_num() * stride * QUERIES;
-    int64_t task = 0;
-    for (int64_t head = 0; head < m.n_heads; ++head)
-      for (int64_t row = 0, n; row < rows.n; row += n, ++task) {
-        n = rows.run(row);
-        if (task % n_threads != omp_get_thread_num()) continue;
+    int64_t n_runs = 0;
+    for (int64_t row = 0; row < n_rows; row += rows.run(row, n_rows)) ++n_runs;
+    auto [from, to] = mine(m.n_heads * n_runs);
+    for (int64_t row = 0, n, index = 0; row < n_rows; row += n, ++index) {
+      n = rows.run(row, n_rows);
+      for (int64_t head = 0, task = index; head < m.n_heads; ++head, task += n_runs) {
+        if (task < from || task >= to) continue;
         const K *keys = past(layer, 0, rows.slots[row], head), *values = past(layer, 1, rows.slots[row], head);
-        Attention<K>{q + (row * m.n_heads + head) * filled, keys, values, m.n_heads * filled, n, rows.positions[row] + 1,
-                     D, filled, m.attention_scale}
+        Attention<K>{q + (row * m.n_heads + head) * filled, keys, values, m.n_heads * filled, page_stride(), n,
+                     rows.positions[row] + 1, D, filled, m.attention_scale}
             .attend(own, stride, mixed + row * m.d_model + head * D, m.d_model);
       }
+    }
   }
 
   void remember(int64_t index) const {
     const Layer& layer = m.layers[index];
-    Input input = normalised(layer.qkv, layer.norm1, layer.norm1_bias);
+    Input input = normalised(layer.qkv, layer.norm1, layer.norm1_bias, rows.n);
     products(layer.qkv, input, rows.n, [&](int64_t row, int64_t first, F16 y) { split(index, row, first, y); });
     team.meet();
   }
 
-  void block(int64_t index) const {
+  void compute(int64_t index, int64_t n) const {  // of the first n rows what the block adds to them
     const Layer& layer = m.layers[index];
-    remember(index);
-    attend(index);
-    add(layer.out, taken(layer.out, mixed, m.d_model));
-    Input input = normalised(layer.up, layer.norm2, layer.norm2_bias);
-    products(layer.up, input, rows.n, [&](int64_t row, int64_t first, F16 y) {
+    attend(index, n);
+    add(layer.out, taken(layer.out, mixed, m.d_model, n), n);
+    Input input = normalised(layer.up, layer.norm2, layer.norm2_bias, n);
+    products(layer.up, input, n, [&](int64_t row, int64_t first, F16 y) {
       put(up + row * m.d_ffn + first, activated(y, m.activation), m.d_ffn - first);
     });
-    add(layer.down, taken(layer.down, up, m.d_ffn));
+    add(layer.down, taken(layer.down, up, m.d_ffn, n), n);
   }
 
-  void run(float* result) const {  // without a result only what the cache is to hold
-    const int64_t C = m.d_model, last = m.n_layers - 1, width = m.n_heads * filled_width(m);
+  void run(int64_t n_told, float* result) const {  // of other rows only what the cache is to hold
+    const int64_t C = m.d_model, width = m.n_heads * filled_width(m);
     auto [from, to] = mine(rows.n);
     for (int64_t row = from; row < to; ++row) {
-      std::memset(q + row * width, 0, width * sizeof(K));
+      if (width != C) std::memset(q + row * width, 0, width * sizeof(K));
       for (int64_t c = 0; c < C; ++c)
         x[row * C + c] = (m.tokens[rows.ids[row] * C + c] + m.positions[rows.positions[row] * C + c]) * m.embedding_scale;
     }
     team.meet();
-    for (int64_t index = 0; index < last; ++index) block(index);
-    if (!result) return remember(last);
-    block(last);
-    for (int64_t row = from; row < to; ++row)
+    for (int64_t index = 0; index < m.n_layers; ++index) {
+      remember(index);
+      const int64_t n = index + 1 < m.n_layers ? rows.n : n_told;
+      if (n) compute(index, n);
+    }
+    auto [first, end] = mine(n_told);
+    for (int64_t row = first; row < end; ++row)
       normalise(x + row * C, m.norm, m.norm_bias, C, m.eps, m.logit_scale, result + row * C);
   }
 };
@@ -193,14 +205,15 @@ void multiplied(const Linear& w, int64_t n, int64_t n_in, const float* x, uint8_
 }
 
 template <class K>
-void pass(const Model& m, const Rows& rows, Team& team, void* cache, float* f, float* result, float* scores) {
+void pass(const Model& m, const Rows& rows, int64_t n_told, Team& team, void* cache, float* f, float* result,
+          float* scores) {
   const int64_t N = rows.n, C = m.d_model;
   float* up = f + 3 * N * C;
   float* weights = up + N * m.d_ffn;
   float* q = weights + omp_get_num_threads() * (m.n_positions + LANES) * QUERIES;
   uint8_t* memory = (uint8_t*)(q + N * m.n_heads * filled_width(m));
-  Pass<K>{m, rows, team, (K*)cache, f, f + N * C, f + 2 * N * C, up, weights, (K*)q, memory}.run(result);
-  if (scores) multiplied(m.head, N, C, result, memory, scores, team);
+  Pass<K>{m, rows, team, (K*)cache, f, f + N * C, f + 2 * N * C, up, weights, (K*)q, memory}.run(n_told, result);
+  if (scores) multiplied(m.head, n_told, C, result, memory, scores, team);
 }
 
 }  // namespace
@@ -216,14 +229,15 @@ void in_large_pages(void* memory, int64_t n_bytes) {
 #endif
 }
 
-// Final states (N, C) of rows of single tokens, unless result is null, and from these the scores (N, V) of every token,
-// unless scores is null; their keys and values go to the cache. Work holds what `work_floats` of generate/kernel.py says.
-void hidden(const Model* m, int64_t n, const int64_t* ids, const int64_t* positions, const int64_t* slots, void* cache,
-            float* work, float* result, float* scores, int threads) {
+// Keys and values of rows of single tokens go to the cache; of the first n_told rows also the final states (n_told, C) are
+// told and, unless scores is null, from these the scores (n_told, V) of every token. Work holds what `work_floats` of
+// generate/kernel.py says.
+void hidden(const Model* m, int64_t n, int64_t n_told, const int64_t* ids, const int64_t* positions, const int64_t* slots,
+            void* cache, float* work, float* result, float* scores, int threads) {
   Rows rows{n, ids, positions, slots};
   Team team;
 #pragma omp parallel num_threads(threads)
-  (m->small_cache ? pass<uint16_t> : pass<float>)(*m, rows, team, cache, work, result, scores);
+  (m->small_cache ? pass<uint16_t> : pass<float>)(*m, rows, n_told, team, cache, work, result, scores);
 }
 
 // (N, n_in) -> (N, n_out), where n_in is not filled up.

@@ -30,9 +30,12 @@ typedef int32_t I16 __attribute__((vector_size(64)));
 typedef uint32_t U16 __attribute__((vector_size(64)));
 typedef uint16_t H16 __attribute__((vector_size(32)));
 typedef int8_t B16 __attribute__((vector_size(16)));
-typedef float F8 __attribute__((vector_size(32)));
-typedef float F4 __attribute__((vector_size(16)));
-typedef float F2 __attribute__((vector_size(8)));
+template <class N, int n>
+struct Vector {
+  typedef N of __attribute__((vector_size(n * sizeof(N))));
+};
+constexpr uint32_t SIGN = 0x80000000u, INFINITE = 0x7f800000u;
+constexpr float MAGIC = 12582912.f;  // added to a number of less than 2^22, it leaves no room for what is behind the point
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -67,29 +70,44 @@ inline uint16_t bfloat(float x) {  // to the nearest, to even among equals
   return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 inline H16 bfloats(F16 x) {
+#ifdef __AVX512BF16__
+  return (H16)_mm512_cvtneps_pbh((__m512)x);
+#else
   U16 bits = (U16)x, up = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   return __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 64u : up, H16);
+#endif
 }
-inline B16 bytes(F16 x) { return __builtin_convertvector(__builtin_convertvector(x, I16), B16); }
+inline F16 whole(F16 x) { return (x + MAGIC) - MAGIC; }
+inline I16 nearest(F16 x) { return (I16)(x + MAGIC) - (I16)all(MAGIC); }
+inline B16 bytes(I16 x) { return __builtin_convertvector(x, B16); }
 inline void keep(float* to, F16 x) { store(to, x); }
 inline void keep(uint16_t* to, F16 x) {
   H16 halves = bfloats(x);
   std::memcpy(to, &halves, sizeof halves);
 }
-inline F16 least(F16 a, F16 b) { return a < b ? a : b; }
-inline F16 most(F16 a, F16 b) { return a > b ? a : b; }
-template <class Two>
-inline float halved(F16 v, Two two) {  // eight and eight, then four and four, and so on
-  F8 eight = two(load<F8>(&v), load<F8>((float*)&v + 8));
-  F4 four = two(load<F4>(&eight), load<F4>((float*)&eight + 4));
-  F2 pair = two(load<F2>(&four), load<F2>((float*)&four + 2));
-  return two(F2{pair[0]}, F2{pair[1]})[0];
+template <class V>
+inline V least(V a, V b) { return a < b ? a : b; }
+template <class V>
+inline V most(V a, V b) { return a > b ? a : b; }
+template <class N, class V, class Two>
+inline N halved(const V& v, Two two) {  // eight and eight, then four and four, and so on
+  typedef typename Vector<N, 8>::of Eight;
+  typedef typename Vector<N, 4>::of Four;
+  Eight eight = two(load<Eight>(&v), load<Eight>((N*)&v + 8));
+  Four four = two(load<Four>(&eight), load<Four>((N*)&eight + 4));
+  return two(two(four[0], four[2]), two(four[1], four[3]));
 }
 inline float total(F16 v) {
-  return halved(v, [](auto a, auto b) { return a + b; });
+  return halved<float>(v, [](auto a, auto b) { return a + b; });
+}
+inline int32_t total(I16 v) {
+  return halved<int32_t>(v, [](auto a, auto b) { return a + b; });
 }
 inline float largest(F16 v) {
-  return halved(v, [](auto a, auto b) { return a > b ? a : b; });
+  return halved<float>(v, [](auto a, auto b) { return a > b ? a : b; });
+}
+inline uint32_t largest(U16 v) {
+  return halved<uint32_t>(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 inline void put(float* to, F16 v, int64_t n) {  // the first n of them
   if (n >= LANES) store(to, v);
@@ -99,7 +117,7 @@ inline void put(float* to, F16 v, int64_t n) {  // the first n of them
 // Cephes' expf: 2^n times a polynomial of degree 6.
 inline F16 exponential(F16 x) {
   x = least(most(x, all(-87.f)), all(88.f));
-  F16 magic = all(12582912.f), n = (x * 1.44269504f + magic) - magic;
+  F16 n = whole(x * 1.44269504f);
   x = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   F16 y = x * 1.9875691500e-4f + 1.3981999507e-3f;
   y = y * x + 8.3334519073e-3f;

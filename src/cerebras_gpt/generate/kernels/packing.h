@@ -17,9 +17,9 @@ Group quantised(const float* x, int64_t n, bool half) {
   float high = largest(most(a, b)), low = -largest(most(-a, -b)), stray = total(a * 0.f + b * 0.f);
   made.scale = bfloat((-low > high ? low : high) / smallest + stray);  // NaN if a number is not finite
   float scale = one(made.scale), inverse = scale == 0 || stray != 0 ? 0.f : 1.f / scale;
-  a = (a * inverse + 12582912.f) - 12582912.f, b = (b * inverse + 12582912.f) - 12582912.f;
-  B16 codes[2] = {bytes(least(most(a, all(smallest)), all(-smallest - half))),
-                  bytes(least(most(b, all(smallest)), all(-smallest - half)))};
+  const F16 low_end = all(smallest), high_end = all(-smallest - half);
+  B16 codes[2] = {bytes(nearest(least(most(a * inverse, low_end), high_end))),
+                  bytes(nearest(least(most(b * inverse, low_end), high_end)))};
   std::memcpy(made.codes, codes, GROUP);
   return made;
 }

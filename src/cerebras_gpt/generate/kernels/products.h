@@ -60,14 +60,15 @@ struct Input {
     float v[GROUP] = {};
     if (n < GROUP) std::memcpy(v, x, std::max<int64_t>(n, 0) * 4), x = v;
     F16 a = load<F16>(x), b = load<F16>(x + LANES);
-    float top = largest(most(most(a, -a), most(b, -b)));
-    float stray = total(a * 0.f + b * 0.f);  // NaN if a number is not finite, to be passed on
+    U16 sizes = most((U16)a & ~SIGN, (U16)b & ~SIGN);  // as whole numbers they have the order of the numbers
+    uint32_t bits = largest(sizes);
+    float top = from_bits(bits - U16{})[0], stray = bits < INFINITE ? 0.f : NAN;  // to be passed on
     float inverse = stray == 0 && top > 0 ? 127.f / top : 0.f;
     if (inverse == 0) a = b = F16{};
-    a = (a * inverse + 12582912.f) - 12582912.f, b = (b * inverse + 12582912.f) - 12582912.f;
-    B16 codes[2] = {bytes(a), bytes(b)};
+    I16 low = nearest(a * inverse), high = nearest(b * inverse);
+    B16 codes[2] = {bytes(low), bytes(high)};
     std::memcpy(to, codes, GROUP);
-    scales[at] = top / 127.f + stray, starts[at] = -zero * int32_t(total(a + b));
+    scales[at] = top / 127.f + stray, starts[at] = -zero * total(low + high);
   }
 };
 
@@ -195,7 +196,8 @@ void products(const Linear& w, int64_t n, Block block, Done done) {
     tiles = even(to - tile, n <= LONE ? 1 : T);
     for (int64_t row = 0, rows; row < n; row += rows) {
       rows = even(n - row, R);
-      F16 y[R * T] = {};
+      F16 y[R * T];
+      std::fill_n(y, rows * tiles, F16{});
       multiply<R, T>(block(tile, row), rows, tiles, y);
       for (int64_t t = 0; t < tiles; ++t) {
         F16 bias = w.bias ? load<F16>(w.bias + (tile + t) * LANES) : F16{};
