@@ -185,10 +185,14 @@ async def _embedded(worker: Worker, ids: Sequence[int]) -> list[float]:
 
     def embed() -> None:
         vector = None
+        # One pass over a long text may take longer than an engine may stand still; one layer of it does not.
+        hooks = [block.register_forward_hook(worker.move) for block in worker.lm.model.blocks]
         try:
             vector = worker.lm.embed(ids)
         except BaseException as error:  # nothing of the engine was touched: whoever else is served need not know
             log.error("a text could not be embedded: %s", type(error).__name__, exc_info=True)
+        for hook in hooks:
+            hook.remove()
         loop.call_soon_threadsafe(settle, vector)
 
     worker.run(embed)

@@ -105,6 +105,10 @@ class Worker:
         """Whether it was started, and not stopped since."""
         return self._thread.ident is not None and not self._stopping
 
+    def move(self, *_: object) -> None:
+        """Says within a long errand that the engine moves."""
+        self.beat = time.monotonic()
+
     def run(self, errand: Callable[[], None]) -> None:
         """Has something else done by the engine's thread, between two steps."""
         self._errands.append(errand)
