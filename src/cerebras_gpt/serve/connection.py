@@ -80,13 +80,16 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no HTTP, or has too much before its body."""
-        if len(self.conn.trailing_data[0]) > self.limits.header_bytes:
-            return self._refuse(431, f"the headers are larger than {self.limits.header_bytes:,} bytes")
-        self._refuse(400, msg)
+        if len(self.conn.trailing_data[0]) <= self.limits.header_bytes:
+            return self._refuse(400, msg)
+        self.transport.pause_reading()  # type: ignore[attr-defined]
+        message = f"the headers are larger than {self.limits.header_bytes:,} bytes"
+        self.loop.call_later(self.limits.oversize_seconds, self._refuse, 431, message)
 
     def _refuse(self, status: int, message: str, is_told: bool = True) -> None:
         """Ends the connection, with an answer unless one is under way already."""
-        if is_told and self.is_idle and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE, h11.ERROR):
+        can_be_told = self.is_idle and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE, h11.ERROR)
+        if is_told and can_be_told and not self.transport.is_closing():
             content = json.dumps(Refusal(status, message).body).encode()
             head = f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\nconnection: close\r\n"
             kind = f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"

@@ -139,7 +139,7 @@ def configured(app: object, address: Address, limits: Limits) -> uvicorn.Config:
         port=address.port,
         http=partial(Connection, limits),  # type: ignore[arg-type]
         ws="none",
-        log_level="warning",
+        log_level="error",  # its warnings are of requests, of which anybody can send any number
         access_log=False,
         server_header=False,
         proxy_headers=False,
