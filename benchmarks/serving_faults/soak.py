@@ -1,0 +1,188 @@
+"""S13: clients that stream for an hour: none fails or starves, nothing grows, the last answer is as quick as the first.
+
+A machine may do other work beside it. So speed is tokens by the server's own processor time, and that of a fifth is
+what its best tenth of samples reaches; where somebody stopped the clients (SIGSTOP), that while is left out.
+"""
+
+import json
+import statistics
+import threading
+import time
+from array import array
+from itertools import pairwise
+from typing import NamedTuple
+
+from benchmarks.serving_faults.asking import CANARY, Client, completion, connected, drawn, request, share, texts
+from benchmarks.serving_faults.target import PATIENCE_SECONDS, Target
+
+CLIENTS, SAMPLES = 12, 300
+"""More clients than slots, so that some always wait."""
+BYTES_PER_REQUEST = 1024
+SPEED, BEST, FEWEST = 0.95, 0.9, 0.5
+LAST = b"data: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+class Listener(threading.Thread):
+    """Streams one answer after the other over one connection until told to stop."""
+
+    def __init__(self, target, seed, number, stop):
+        super().__init__(daemon=True)
+        self.port, self.seed, self.number, self.stop = target.port, seed, number, stop
+        self.bias = {str(target.lm.tokenizer.end_of_text): -100}
+        self.plain, self.tokens, self.failures = None, 0, []
+        self.begun, self.waits, self.spent = array("d"), array("d"), array("d")
+
+    def run(self):
+        """Each answer is drawn from the seed, the client's number and its own."""
+        while not self.stop.is_set():
+            draw = drawn(self.seed, f"{self.number} {len(self.begun)}")
+            most = draw.randint(4, 100)
+            options = {"stream": True, "stream_options": {"include_usage": True}, "logit_bias": self.bias}
+            began = time.monotonic()
+            try:
+                told, wait = self.listened(request(completion(draw, max_tokens=most, **options)))
+            except OSError as error:
+                told, wait, self.plain = repr(error).encode(), 0.0, None
+            self.begun.append(began)
+            self.waits.append(wait)
+            self.spent.append(time.monotonic() - began)
+            self.judge(told, most)
+
+    def listened(self, data):
+        """All that is told, and the seconds to the first event; a connection that was closed is opened again, once."""
+        began = time.monotonic()
+        for fresh in (self.plain is None, True):
+            self.plain = connected(self.port) if fresh else self.plain
+            told, wait = bytearray(), None
+            try:
+                self.plain.sendall(data)
+                while not told.endswith(LAST) and (part := self.plain.recv(65536)):
+                    told += part
+                    wait = time.monotonic() - began if wait is None and b"data: " in told else wait
+            except ConnectionError:
+                if fresh:
+                    raise
+            if told or fresh:
+                break
+        return bytes(told), wait or 0.0
+
+    def judge(self, told, most):
+        """Counts the tokens of an answer that came to its end; notes any other."""
+        if told.endswith(LAST) and b" 200 " in told[:20] and b'"error"' not in told:
+            usage = json.loads(told.rsplit(b"data: ", 2)[1].partition(b"\n")[0])["usage"]
+            self.tokens += usage["completion_tokens"]
+            if usage["completion_tokens"] <= most:
+                return
+        self.failures.append(f"{told[:100]!r} ... {told[-200:]!r}")
+        self.plain = None
+
+
+class Sample(NamedTuple):
+    """What was so far."""
+
+    awake: float
+    processor: float
+    tokens: int
+    answers: int
+    memory: int
+
+
+def processor_seconds(target):
+    """Of the server until now, by the clock that Linux keeps of every process."""
+    return time.clock_gettime(~target.child.pid << 3 | 2)
+
+
+def watched(target, listeners, seconds, first, client):
+    """Samples until the time is over, the gaps in which the clients were stopped, and what is wrong with the canary."""
+    samples, gaps, problems, awake, every = [], [], [], 0.0, seconds / SAMPLES
+    while len(samples) <= SAMPLES:
+        before = time.monotonic()
+        if awake >= len(samples) * every:
+            tokens, answers = sum(one.tokens for one in listeners), sum(len(one.begun) for one in listeners)
+            samples.append(Sample(awake, processor_seconds(target), tokens, answers, target.memory))
+            problems += [] if texts(client.complete(CANARY)) == first else [f"other words after {awake:.0f} s"]
+        time.sleep(min(0.5, every / 4))
+        spent = time.monotonic() - before
+        if spent > PATIENCE_SECONDS / 3:
+            gaps.append((before, before + spent))
+        else:
+            awake += spent
+    return samples, gaps, problems
+
+
+def longest(listeners, gaps):
+    """The longest wait for a first token, without what the clients slept of it."""
+    found = 0.0
+    for one in listeners:
+        for began, wait in zip(one.begun, one.waits, strict=False):
+            if wait > found:
+                asleep = sum(max(0.0, min(end, began + wait) - max(start, began)) for start, end in gaps)
+                found = max(found, wait - asleep)
+    return found
+
+
+def fifths(samples, listeners):
+    """Figures of each fifth of the time."""
+    rows, n = [], SAMPLES // 5
+    done = sorted((b + s, w, s) for one in listeners for b, w, s in zip(one.begun, one.waits, one.spent, strict=False))
+    for at in range(0, SAMPLES, n):
+        first, last = samples[at], samples[at + n]
+        pairs = pairwise(samples[at : at + n + 1])
+        speeds = [(b.tokens - a.tokens) / (b.processor - a.processor) for a, b in pairs]
+        of = done[first.answers : last.answers]
+        rows.append(
+            {
+                "tokens per second": round((last.tokens - first.tokens) / (last.awake - first.awake), 1),
+                "tokens per second of the processor": share(speeds, BEST),
+                "first token p50, p99 seconds": [share([wait for _, wait, _ in of], part) for part in (0.5, 0.99)],
+                "answer p50, p99 seconds": [share([spent for *_, spent in of], part) for part in (0.5, 0.99)],
+                "megabytes": round(last.memory / 1e6, 1),
+            }
+        )
+    return rows
+
+
+def campaign(report, folder, seed, numbers):
+    """As many seconds as there are numbers."""
+    stop = threading.Event()
+    with Target(folder) as target:
+        client = Client(target.port).waited()
+        first = texts(client.complete(CANARY))
+        listeners = [Listener(target, seed, number, stop) for number in range(CLIENTS)]
+        for one in listeners:
+            one.start()
+        time.sleep(min(20.0, len(numbers) / 20))  # what stays is there before it is measured
+        base = (target.descriptors, target.status("Threads"))
+        samples, gaps, problems = watched(target, listeners, len(numbers), first, client)
+        found = (target.descriptors, target.status("Threads"))
+        stop.set()
+        for one in listeners:
+            one.join(PATIENCE_SECONDS)
+        report.case("canary", problems)
+        report.case("descriptors and threads", [f"{base} before, {found} after"] if found > base else [])
+        report.case("conservation", client.conserved())
+        report.case("end", target.end())
+    judge(report, samples, gaps, listeners)
+
+
+def judge(report, samples, gaps, listeners):
+    """What must hold over the whole time."""
+    rows, counts = fifths(samples, listeners), [len(one.begun) for one in listeners]
+    name = "tokens per second of the processor"
+    kept, wait = rows[-1][name] / rows[0][name], longest(listeners, gaps)
+    settled = samples[SAMPLES // 5 :]
+    slope = statistics.linear_regression([one.answers for one in settled], [one.memory for one in settled]).slope
+    report.case("failures", [problem for one in listeners for problem in one.failures][:20])
+    report.case("memory", [f"{slope:.0f} bytes per answer"] if slope > BYTES_PER_REQUEST else [])
+    report.case("speed", [f"{kept:.3f} of the first fifth's"] if kept < SPEED else [])
+    is_starved = min(counts) < FEWEST * statistics.median(counts) or wait > PATIENCE_SECONDS
+    report.case("none starved", [f"{counts} answers, {wait:.1f} s to a first token"] if is_starved else [])
+    report.figures |= {
+        "clients, answers, tokens": [CLIENTS, sum(counts), samples[-1].tokens],
+        "answers of the least and the most served": [min(counts), max(counts)],
+        "longest wait for a first token": round(wait, 3),
+        "speed of the last fifth in the first's": round(kept, 3),
+        "bytes per answer": round(slope, 1),
+        "seconds the clients were stopped": round(sum(end - start for start, end in gaps), 1),
+        "fifths": rows,
+    }
