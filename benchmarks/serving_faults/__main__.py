@@ -36,7 +36,7 @@ CAMPAIGNS = {
     "engines": ("S12: engines that raise, hang, loop or are gone, processes that are stopped", 50),
     "borders": ("S15: lengths and chunks that two servers could read in two ways", 80),
     "paths": ("S15: paths that lead outside, ranges, methods", 500),
-    "resources": ("S14: memory, descriptors, threads, logs, clock and native code fail", 25),
+    "resources": ("S14: memory, descriptors, threads, logs, clock and native code fail", 27),
     "conservation": ("S12: accepted = completed + cancelled + failed", 100_000),
 }
 
