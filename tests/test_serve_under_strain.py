@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,7 @@ from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.parametrization import Parametrization
+from cerebras_gpt.serve.connection import YOUNG_SECONDS
 from cerebras_gpt.serve.limits import Limits
 from cerebras_gpt.text.tokenizer import train_tokenizer
 
@@ -94,11 +96,25 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(running):
 
 
 def test_idle_connections_make_room_for_others(running):
-    idle = [connected(running) for _ in range(LIMITS.connections + 5)]
+    idle = [connected(running) for _ in range(LIMITS.connections)]
+    time.sleep(1.5 * YOUNG_SECONDS)
+    idle += [connected(running) for _ in range(5)]
     with connected(running) as plain:
         plain.sendall(GET)
         assert b" 200 " in plain.recv(65536)
     for one in idle:
+        one.close()
+
+
+def test_a_crowd_that_has_just_come_is_heard_and_not_sent_away(running):
+    held = threading.Event()
+    running.server.servers[0].get_loop().call_soon_threadsafe(held.wait, 0.5)  # all come while nobody listens
+    some = [connected(running) for _ in range(LIMITS.connections + 3)]
+    for one in some:
+        one.sendall(GET)
+    assert all(b" 200 " in one.recv(65536) for one in some[: LIMITS.connections])
+    assert all(b" 503 " in told and b'"crowded"' in told for told in map(all_of, some[LIMITS.connections :]))
+    for one in some:
         one.close()
 
 

@@ -13,6 +13,8 @@ from cerebras_gpt.serve.guard import Receive, Send, respond
 from cerebras_gpt.serve.limits import Limits
 
 CROWDED = Refusal(503, "too many connections; try again later", code="crowded", retry_after=1)
+YOUNG_SECONDS = 0.25
+"""A connection that says nothing for less may have spoken already, and nobody has come to listen yet."""
 
 
 async def crowded(_scope: MutableMapping[str, object], _receive: Receive, send: Send) -> None:
@@ -23,11 +25,10 @@ async def crowded(_scope: MutableMapping[str, object], _receive: Receive, send: 
 class Connection(H11Protocol):
     """HTTP/1.1 over one socket, as uvicorn speaks it, within limits."""
 
-    def __init__(self, limits: Limits, **given: object) -> None:
+    def __init__(self, limits: Limits, idle: "dict[Connection, float]", **given: object) -> None:
         super().__init__(**given)  # type: ignore[arg-type]
-        self.limits = limits
+        self.limits, self._idle = limits, idle
         self._clock: asyncio.TimerHandle | None = None
-        self._idle_since = self.loop.time()
 
     @property
     def is_idle(self) -> bool:
@@ -37,14 +38,16 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock; the one that has been idle longest makes room if there are too many."""
         super().connection_made(transport)
-        self._watch()
+        now = self.loop.time()
         if len(self.connections) > self.limits.connections:
-            others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
-            idle = [other for other in others if other.is_idle]
-            if idle:
-                min(idle, key=lambda other: other._idle_since).transport.close()
+            oldest = next(iter(self._idle), None)
+            if oldest is not None and now - self._idle[oldest] >= YOUNG_SECONDS:
+                del self._idle[oldest]
+                oldest.transport.close()
             else:
                 self.app = crowded  # type: ignore[assignment]
+        self._idle[self] = now
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Headers have a time from their first byte; once they are there the guard watches the body."""
@@ -53,16 +56,21 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Waits for the next request."""
-        self._idle_since = self.loop.time()
+        if not self.transport.is_closing():
+            self._idle[self] = self.loop.time()
         super().on_response_complete()
+        if not self.is_idle:  # the next one had come already
+            self._idle.pop(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops the clock."""
         self._stop_clock()
+        self._idle.pop(self, None)
         super().connection_lost(exc)
 
     def _watch(self) -> None:
         if not self.is_idle:
+            self._idle.pop(self, None)
             self._stop_clock()
         elif self._clock is None and not self.transport.is_closing():
             self._clock = self.loop.call_later(self.limits.read_seconds, self._late)

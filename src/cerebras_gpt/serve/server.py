@@ -117,7 +117,7 @@ def configured(app: object, address: Address, limits: Limits) -> uvicorn.Config:
         app,  # type: ignore[arg-type]
         host=address.host,
         port=address.port,
-        http=partial(Connection, limits),  # type: ignore[arg-type]
+        http=partial(Connection, limits, {}),  # type: ignore[arg-type]
         ws="none",
         log_level="error",  # its warnings are of requests, of which anybody can send any number
         access_log=False,
