@@ -5,6 +5,7 @@ is held against readers who ask for the same and read it: what is computed for e
 """
 
 import contextlib
+import dataclasses
 import json
 import random
 import signal
@@ -14,7 +15,8 @@ import time
 
 from benchmarks.faults import children
 from benchmarks.serving_faults.asking import ROUTE, Client, completion, connected, read_all, request, share
-from benchmarks.serving_faults.target import NAME, Target
+from benchmarks.serving_faults.target import LIMITS, NAME, Target
+from cerebras_gpt.serve.limits import Limits
 
 HONEST_SECONDS, ROUNDS = 0.1, 3
 """For the 99th percentile of the honest client's answers of 8 tokens, whoever else is there."""
@@ -144,7 +146,8 @@ def phase(target, client, folder, seconds, act, n):
 def campaign(report, folder, seed, numbers):
     """Each kind, and the honest client alone, for as many seconds as there are numbers, in turns."""
     spent, told = {name: [] for name in PHASES}, {name: {} for name in PHASES}
-    with Target(folder) as target:
+    limits = dataclasses.replace(LIMITS, oversize_seconds=Limits.oversize_seconds)
+    with Target(folder, limits) as target:
         client = Client(target.port).waited()
         honest(client, 2)
         before = target.memory
