@@ -1,27 +1,27 @@
 """S13: clients that stream for an hour: none fails or starves, nothing grows, the last answer is as quick as the first.
 
 A machine may do other work beside it, or stop the clients. So all waits are in seconds of the server's own processor
-time, and the speed of a fifth of the time is that of its best tenth of samples: tokens by processor second.
+time, and the speed is judged where others took little of the cores; it is told in any case.
 """
 
 import json
+import os
 import statistics
 import threading
 import time
 from array import array
-from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.serving_faults.asking import CANARY, Client, completion, connected, drawn, request, share, texts
 from benchmarks.serving_faults.target import Target
 from cerebras_gpt.serve.limits import Limits
 
-CLIENTS, SAMPLES = 12, 300
+CLIENTS, SAMPLES = 12, 100
 """More clients than slots, so that some always wait."""
 BYTES_PER_REQUEST = 1024
-SPEED, BEST, FEWEST, LEAST_SECONDS = 0.95, 0.9, 0.5, 0.01
-WAIT_SECONDS = 1.0
-"""For a first token at most: a hundred answers' worth."""
+SPEED, FEWEST, WAIT_SECONDS, OTHERS = 0.95, 0.5, 5.0, 0.05
+"""Of the first fifth's tokens per second; of the median client's answers; to a first token; of the cores' time."""
 LIMITS = Limits(queue=CLIENTS)
 """With the deadlines of a server, not those of the other campaigns: on a busy machine an answer may take long."""
 LAST = b"data: [DONE]\n\n\r\n0\r\n\r\n"
@@ -52,6 +52,8 @@ class Listener(threading.Thread):
             self.waits.append(wait)
             self.spent.append(processor_seconds(self.target) - began)
             self.judge(told, most)
+        if self.plain is not None:
+            self.plain.close()
 
     def listened(self, data):
         """All that is told, and the seconds to the first event; a connection that was closed is opened again, once."""
@@ -87,6 +89,10 @@ class Sample(NamedTuple):
 
     wall: float
     processor: float
+    busy: float
+    """Of all cores, whoever had them."""
+    ours: float
+    """Of them, the server's and the clients'."""
     tokens: int
     answers: int
     memory: int
@@ -97,13 +103,26 @@ def processor_seconds(target):
     return time.clock_gettime(~target.child.pid << 3 | 2)
 
 
+def busy_seconds():
+    """Of all cores until now."""
+    user, nice, system = map(int, Path("/proc/stat").read_text().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def sample(target, listeners):
+    """What was until now."""
+    tokens, answers = sum(one.tokens for one in listeners), sum(len(one.begun) for one in listeners)
+    seconds = processor_seconds(target)
+    ours = seconds + time.process_time()
+    return Sample(time.monotonic(), seconds, busy_seconds(), ours, tokens, answers, target.memory)
+
+
 def watched(target, listeners, seconds, first, client):
     """Samples until the time is over, and what is wrong with the canary."""
     samples, problems, began = [], [], time.monotonic()
     for number in range(SAMPLES + 1):
         time.sleep(max(0.0, began + number * seconds / SAMPLES - time.monotonic()))
-        tokens, answers = sum(one.tokens for one in listeners), sum(len(one.begun) for one in listeners)
-        samples.append(Sample(time.monotonic(), processor_seconds(target), tokens, answers, target.memory))
+        samples.append(sample(target, listeners))
         problems += [] if texts(client.complete(CANARY)) == first else [f"other words at sample {number}"]
     return samples, problems
 
@@ -114,12 +133,13 @@ def fifths(samples, listeners):
     done = sorted((b + s, w, s) for one in listeners for b, w, s in zip(one.begun, one.waits, one.spent, strict=False))
     for at in range(0, SAMPLES, n):
         first, last = samples[at], samples[at + n]
-        spans = [(b.tokens - a.tokens, b.processor - a.processor) for a, b in pairwise(samples[at : at + n + 1])]
         of = [(wait, spent) for ended, wait, spent in done if first.processor < ended <= last.processor]
         rows.append(
             {
                 "tokens per second": round((last.tokens - first.tokens) / (last.wall - first.wall), 1),
-                "tokens per processor second": share([t / s for t, s in spans if s > LEAST_SECONDS], BEST),
+                "tokens per processor second": round(
+                    (last.tokens - first.tokens) / (last.processor - first.processor), 1
+                ),
                 "first token p50, p99": [share([wait for wait, _ in of], part) for part in (0.5, 0.99)],
                 "answer p50, p99": [share([spent for _, spent in of], part) for part in (0.5, 0.99)],
                 "megabytes": round(last.memory / 1e6, 1),
@@ -134,16 +154,18 @@ def campaign(report, folder, seed, numbers):
     with Target(folder, LIMITS) as target:
         client = Client(target.port, LIMITS.deadline_seconds).waited()
         first = texts(client.complete(CANARY))
+        base = (target.descriptors, target.status("Threads"))
         listeners = [Listener(target, seed, number, stop) for number in range(CLIENTS)]
         for one in listeners:
             one.start()
         time.sleep(min(20.0, len(numbers) / 20))  # what stays is there before it is measured
-        base = (target.descriptors, target.status("Threads"))
         samples, problems = watched(target, listeners, len(numbers), first, client)
-        found = (target.descriptors, target.status("Threads"))
         stop.set()
         for one in listeners:
             one.join(LIMITS.deadline_seconds)
+        client.settled()
+        time.sleep(0.5)
+        found = (target.descriptors, target.status("Threads"))
         report.case("canary", problems)
         report.case("descriptors and threads", [f"{base} before, {found} after"] if found > base else [])
         report.case("conservation", client.conserved())
@@ -154,21 +176,24 @@ def campaign(report, folder, seed, numbers):
 def judge(report, samples, listeners):
     """What must hold over the whole time."""
     rows, counts = fifths(samples, listeners), [len(one.begun) for one in listeners]
-    name = "tokens per processor second"
+    first, last, name = samples[0], samples[-1], "tokens per second"
+    others = 1 - (last.ours - first.ours) / (last.busy - first.busy)
     kept, wait = rows[-1][name] / rows[0][name], max(wait for one in listeners for wait in one.waits)
     settled = samples[SAMPLES // 5 :]
     slope = statistics.linear_regression([one.answers for one in settled], [one.memory for one in settled]).slope
     report.case("failures", [problem for one in listeners for problem in one.failures][:20])
     report.case("memory", [f"{slope:.0f} bytes per answer"] if slope > BYTES_PER_REQUEST else [])
-    report.case("speed", [f"{kept:.3f} of the first fifth's"] if kept < SPEED else [])
+    if others < OTHERS:
+        report.case("speed", [f"{kept:.3f} of the first fifth's"] if kept < SPEED else [])
     is_starved = min(counts) < FEWEST * statistics.median(counts) or wait > WAIT_SECONDS
     report.case("none starved", [f"{counts} answers, {wait:.1f} s to a first token"] if is_starved else [])
     report.figures |= {
-        "clients, answers, tokens": [CLIENTS, sum(counts), samples[-1].tokens],
+        "clients, answers, tokens": [CLIENTS, sum(counts), last.tokens],
         "answers of the least and the most served": [min(counts), max(counts)],
         "longest wait for a first token": round(wait, 3),
         "speed of the last fifth in the first's": round(kept, 3),
         "bytes per answer": round(slope, 1),
-        "processor seconds of the server": round(samples[-1].processor - samples[0].processor, 1),
+        "processor seconds of the server": round(last.processor - first.processor, 1),
+        "others' share of the time that the cores were busy": round(others, 3),
         "fifths": rows,
     }
