@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cerebras_gpt.generate import engine as engine_module
 from cerebras_gpt.generate.engine import Engine, Generation, generate_ids
 from cerebras_gpt.generate.network import Network, Rows
 from cerebras_gpt.generate.request import Continuation, Request
@@ -238,6 +239,29 @@ def test_a_cancelled_request_leaves_its_slot_at_once_and_the_next_one_takes_it()
     engine.cancel(first)
     engine.step()
     assert (first.finish, first.n_new, second.n_new) == ("cancelled", 1, 1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("key 123"), MemoryError(), KeyError("key 123"), ValueError("a NaN")])
+@pytest.mark.parametrize("spoilt", ["next_token", "choice"])
+def test_a_token_that_cannot_be_chosen_fails_its_sequence_alone(error, spoilt, monkeypatch):
+    network = Network(random_model())
+    requests = [Request((1, 2, n), 6, Sampling(seed=n), n_top=n) for n in (1, 2, 3)]
+    alone = [finished(Engine(network, 1), [request])[0].choices for request in requests]
+    plain = getattr(engine_module, spoilt)
+
+    def fails(*given):
+        if requests[1].sampling in given or given[-1] == 2:  # its settings, or how many tokens it wants told
+            raise error
+        return plain(*given)
+
+    monkeypatch.setattr(engine_module, spoilt, fails)
+    engine = Engine(network, 4)
+    made = finished(engine, requests)
+    assert [c.finish for c in made] == ["length", "failed", "length"]
+    assert [made[0].choices, made[2].choices] == [alone[0], alone[2]]
+    assert ("a NaN" in made[1].problem) == isinstance(error, ValueError) and "key 123" not in made[1].problem
+    monkeypatch.undo()
+    assert finished(engine, requests[1:2])[0].choices == alone[1]
 
 
 def test_log_probabilities_of_prompt_and_answer_are_the_models():

@@ -295,9 +295,9 @@ def test_an_engine_that_fails_is_told_of_and_heals(http, running, monkeypatch):
 
 def test_an_engine_that_hangs_makes_health_red(http, running):
     running.worker.run(lambda: time.sleep(2.6))
-    time.sleep(2.3)
+    time.sleep(1.95)
     assert http.get("/health").status_code == 503
-    time.sleep(0.6)
+    time.sleep(0.95)
     assert http.get("/health").status_code == 200
 
 

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import json
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -15,6 +17,7 @@ from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.model.architecture import Architecture
 from cerebras_gpt.model.gpt import GPT, initialize
 from cerebras_gpt.model.parametrization import Parametrization
+from cerebras_gpt.serve.connection import YOUNG_SECONDS
 from cerebras_gpt.serve.limits import Limits
 from cerebras_gpt.text.tokenizer import train_tokenizer
 
@@ -93,11 +96,25 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(running):
 
 
 def test_idle_connections_make_room_for_others(running):
-    idle = [connected(running) for _ in range(LIMITS.connections + 5)]
+    idle = [connected(running) for _ in range(LIMITS.connections)]
+    time.sleep(1.5 * YOUNG_SECONDS)
+    idle += [connected(running) for _ in range(5)]
     with connected(running) as plain:
         plain.sendall(GET)
         assert b" 200 " in plain.recv(65536)
     for one in idle:
+        one.close()
+
+
+def test_a_crowd_that_has_just_come_is_heard_and_not_sent_away(running):
+    held = threading.Event()
+    running.server.servers[0].get_loop().call_soon_threadsafe(held.wait, 0.5)  # all come while nobody listens
+    some = [connected(running) for _ in range(LIMITS.connections + 3)]
+    for one in some:
+        one.sendall(GET)
+    assert all(b" 200 " in one.recv(65536) for one in some[: LIMITS.connections])
+    assert all(b" 503 " in told and b'"crowded"' in told for told in map(all_of, some[LIMITS.connections :]))
+    for one in some:
         one.close()
 
 
@@ -122,6 +139,24 @@ def test_what_is_no_http_is_refused_in_the_form_of_the_protocol(running, data):
         plain.sendall(data)
         head, _, content = all_of(plain).partition(b"\r\n\r\n")
         assert b" 4" in head[:13] and json.loads(content)["error"]["type"] == "invalid_request_error"
+
+
+POST = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+TOO_MUCH = {
+    b" 413 ": POST + b"content-length: 60000000\r\n\r\n" + b" " * 1000,
+    b" 431 ": b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * 20_000,
+}
+
+
+@pytest.mark.parametrize("status", TOO_MUCH)
+def test_who_sends_too_much_waits_and_is_not_read_on(running, http, status):
+    began = time.monotonic()
+    with connected(running) as plain:
+        plain.sendall(TOO_MUCH[status])
+        assert http.get("/health").status_code == 200 and time.monotonic() - began < LIMITS.oversize_seconds
+        told = all_of(plain)
+    assert status in told and b"connection: close" in told
+    assert LIMITS.oversize_seconds <= time.monotonic() - began < LIMITS.read_seconds
 
 
 def test_many_texts_to_embed_do_not_hold_up_an_answer(running, http):
@@ -149,6 +184,21 @@ def test_many_texts_to_embed_do_not_hold_up_an_answer(running, http):
     assert answer.status_code == 200, answer.text
     assert len(many.json()["data"]) == 100
     assert turns.index("answer") < 60
+
+
+def test_a_long_text_to_embed_is_no_standstill(running, http, monkeypatch):
+    for block in running.worker.lm.model.blocks:
+        plain = block.forward
+        monkeypatch.setattr(block, "forward", lambda *given, plain=plain: time.sleep(1.2) or plain(*given))
+    with ThreadPoolExecutor(1) as beside:
+        body = {"model": "tiny", "input": "a"}
+        made = beside.submit(httpx.post, f"{running.url}/v1/embeddings", json=body, timeout=9)
+        seen = []
+        while not made.done():
+            seen.append(http.get("/health").status_code)
+            time.sleep(0.1)
+    assert made.result().status_code == 200 and len(seen) > 15 and set(seen) == {200}
+    assert not any(block._forward_hooks for block in running.worker.lm.model.blocks)
 
 
 def test_a_text_that_cannot_be_embedded_fails_alone(running, http, monkeypatch):

@@ -22,6 +22,7 @@ from benchmarks.serving_faults import (  # noqa: E402
     parameters,
     paths,
     resources,
+    soak,
     streams,
 )
 from benchmarks.serving_faults.asking import Client  # noqa: E402
@@ -51,6 +52,13 @@ def holds(campaign, folder, numbers):
 @pytest.mark.parametrize("row", SMALL, ids=lambda row: row.__name__.rpartition(".")[2])
 def test_every_row_holds_in_small(row, tmp_path):
     holds(row.campaign, tmp_path, SMALL[row])
+
+
+def test_a_soak_in_small_fails_and_starves_nobody(tmp_path):
+    report = Report("test", "python -m benchmarks.serving_faults ...")
+    soak.campaign(report, tmp_path, 3, range(6))
+    speed = [case for case in report.failed if case["case"] == "speed"]  # of a second each: a matter of luck
+    assert report.failed == speed and report.figures["clients, answers, tokens"][1] > 50
 
 
 def test_a_signal_is_heard_while_the_loop_is_behind(tmp_path):

@@ -32,10 +32,11 @@ CAMPAIGNS = {
     "invariance": ("S8: answers do not depend on others", 10_000),
     "page": ("S10: payloads on the page in Chromium", 200),
     "terminate": ("S11: SIGTERM under load", 100),
+    "soak": ("S13: clients that stream; seconds", 3600),
     "engines": ("S12: engines that raise, hang, loop or are gone, processes that are stopped", 50),
     "borders": ("S15: lengths and chunks that two servers could read in two ways", 80),
     "paths": ("S15: paths that lead outside, ranges, methods", 500),
-    "resources": ("S14: memory, descriptors, threads, logs, clock and native code fail", 25),
+    "resources": ("S14: memory, descriptors, threads, logs, clock and native code fail", 27),
     "conservation": ("S12: accepted = completed + cancelled + failed", 100_000),
 }
 

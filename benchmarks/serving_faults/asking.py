@@ -17,8 +17,8 @@ ROUTE = "/v1/completions"
 class Client:
     """One connection that is kept, as a client keeps it."""
 
-    def __init__(self, port):
-        self.port, self.kept = port, None
+    def __init__(self, port, patience=PATIENCE_SECONDS):
+        self.port, self.patience, self.kept = port, patience, None
 
     def ask(self, path, body=None, method=None):
         """Status, headers, content, seconds; raises TimeoutError where nothing comes."""
@@ -27,7 +27,7 @@ class Client:
         started = time.perf_counter()
         for fresh in (False, True):  # a connection that the server has closed meanwhile is opened again, once
             if self.kept is None or fresh:
-                self.kept = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+                self.kept = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
             try:
                 self.kept.request(method or ("GET" if content is None else "POST"), path, content, headers)
                 reply = self.kept.getresponse()

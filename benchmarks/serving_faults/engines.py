@@ -9,8 +9,7 @@ from benchmarks.serving_faults.asking import CANARY, Client, completion, connect
 from benchmarks.serving_faults.target import Target, at_signal, tiny
 from cerebras_gpt.errors import OURS
 
-RED_SECONDS = 2.3
-"""Two seconds that an engine may stand still, and the time between two beats of an idle one."""
+RED_SECONDS = 2.0
 END_SECONDS = 7.0
 """Two seconds until health is red, and five more."""
 STOPPED_SECONDS = 3.0

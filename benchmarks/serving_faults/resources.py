@@ -9,7 +9,9 @@ import resource
 import signal
 import threading
 import time
+from functools import partial
 
+from benchmarks.serving_faults import control_group
 from benchmarks.serving_faults.asking import CANARY, ROUTE, Client, connected, reset, texts
 from benchmarks.serving_faults.target import NAME, Target, at_signal
 from cerebras_gpt.errors import OURS
@@ -260,6 +262,11 @@ def no_thread_at_all(folder):
 def campaign(report, folder, seed, numbers):
     """Every case once; the order is drawn."""
     cases = [*CASES.items(), ("no cache for another engine, ever", never_again), ("no thread", no_thread_at_all)]
+    with control_group.group() as made:
+        if made is None:
+            report.figures["left out"] = "no control group of memory can be made here"
+        else:
+            cases += [(name, partial(case, large=large)) for name, case in control_group.CASES]
     random.Random(seed).shuffle(cases)
     for number in [number for number in numbers if number < len(cases)]:
         name, case = cases[number]

@@ -24,7 +24,7 @@ from cerebras_gpt.text.tokenizer import train_tokenizer
 NAME, SLOTS = "tiny", 8
 PATIENCE_SECONDS = 15.0
 """Whoever gets no answer for so long has met a hang."""
-LIMITS = Limits(queue=16, read_seconds=2.0, deadline_seconds=PATIENCE_SECONDS)
+LIMITS = Limits(queue=16, read_seconds=2.0, deadline_seconds=PATIENCE_SECONDS, oversize_seconds=0.01)
 TEXT = "The cat sat on the mat. Für die Katze 🐈, 猫はマットの上。\n"
 
 

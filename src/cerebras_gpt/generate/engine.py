@@ -1,5 +1,6 @@
 """Ids in, ids out: any number of sequences continued together, each as if it were alone."""
 
+import logging
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -13,6 +14,7 @@ from cerebras_gpt.generate.sampling import Sampling, chances, next_token
 from cerebras_gpt.generate.slots import PAGE, SlotCache
 from cerebras_gpt.model.gpt import GPT
 
+log = logging.getLogger("cerebras_gpt")
 MOST_SLOTS = 16
 """Sequences that are continued together by default."""
 PREFILL_TOKENS = 128
@@ -100,18 +102,26 @@ class Engine:
 
     def _choose(self, continuation: Continuation, logits: Tensor, guess: Guess | None) -> None:
         """Takes the next token from its scores: (V,)."""
-        request = continuation.request
+        n_top = continuation.request.n_top
         try:
             token = self._token(continuation, logits, guess)
-        except ValueError as error:
-            continuation.problem = str(error)
-            self.cache.wipe(continuation.slot or 0)
-            return self._end(continuation, "failed")
-        wanted = request.n_top is not None
-        continuation.choices.append(choice(logits, token, request.n_top or 0) if wanted else Choice(token))
+            made = Choice(token) if n_top is None else choice(logits, token, n_top)
+        except Exception as error:  # one row's, want of memory too; what ails the engine the next pass meets as well
+            return self._fail(continuation, error)
+        continuation.choices.append(made)
         continuation.ids.append(token)
         continuation.n_cached += 1
         self._look_for_end(continuation)
+
+    def _fail(self, continuation: Continuation, error: Exception) -> None:
+        """Ends one sequence whose next token cannot be had."""
+        continuation.problem = "the next token could not be chosen; try again"
+        if isinstance(error, ValueError):
+            continuation.problem = str(error)
+        else:
+            log.error("the next token could not be chosen: %s", type(error).__name__, exc_info=error)
+        self.cache.wipe(continuation.slot or 0)
+        self._end(continuation, "failed")
 
     def _token(self, continuation: Continuation, logits: Tensor, guess: Guess | None) -> int:
         """Drawn, or settled if there is a guess."""

@@ -25,6 +25,7 @@ from cerebras_gpt.serve.guard import Guard
 from cerebras_gpt.serve.limits import Limits
 from cerebras_gpt.serve.reply import Reply
 from cerebras_gpt.serve.runs import found_runs, run_told
+from cerebras_gpt.serve.watch import Watch
 from cerebras_gpt.serve.worker import Worker
 
 log = logging.getLogger("cerebras_gpt")
@@ -42,6 +43,7 @@ class Service:
     def __init__(self, workers: Sequence[Worker], limits: Limits, runs: Path | None = None) -> None:
         self.workers = {worker.name: worker for worker in workers}
         self.limits, self.runs, self.is_draining = limits, runs, False
+        self.watch = Watch(workers, limits)
         self.n_embedding = 0
         self.n_turned_away = 0
         """Requests that were refused unread, whatever model they were for."""
@@ -83,10 +85,9 @@ class Service:
     @property
     def health(self) -> dict[str, object]:
         """Whether every engine moves."""
-        stalled = {name: worker.stalled_seconds for name, worker in self.workers.items()}
-        is_good = not self.is_draining and max(stalled.values()) < self.limits.stalled_seconds
-        engines = {name: "moves" if s < self.limits.stalled_seconds else "stalled" for name, s in stalled.items()}
-        return {"status": "draining" if self.is_draining else "ok" if is_good else "stalled", "engines": engines}
+        engines = {name: "stalled" if self.watch.is_red(one) else "moves" for name, one in self.workers.items()}
+        status = "draining" if self.is_draining else "stalled" if "stalled" in engines.values() else "ok"
+        return {"status": status, "engines": engines}
 
 
 def answer(status: int, body: object, headers: dict[str, str] | None = None) -> Response:
@@ -101,7 +102,9 @@ def make_app(service: Service, hosts: Collection[str], key: str | None) -> Guard
     async def life(_: FastAPI) -> AsyncIterator[None]:
         for worker in service.workers.values():
             worker.start()
+        watch = asyncio.create_task(service.watch.keep())
         yield
+        watch.cancel()
         for worker in service.workers.values():
             worker.stop()
 
@@ -185,10 +188,14 @@ async def _embedded(worker: Worker, ids: Sequence[int]) -> list[float]:
 
     def embed() -> None:
         vector = None
+        # One pass over a long text may take longer than an engine may stand still; one layer of it does not.
+        hooks = [block.register_forward_hook(worker.move) for block in worker.lm.model.blocks]
         try:
             vector = worker.lm.embed(ids)
         except BaseException as error:  # nothing of the engine was touched: whoever else is served need not know
             log.error("a text could not be embedded: %s", type(error).__name__, exc_info=True)
+        for hook in hooks:
+            hook.remove()
         loop.call_soon_threadsafe(settle, vector)
 
     worker.run(embed)

@@ -24,6 +24,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+UNREAD = (408, 413)
+"""Refusals of a body whose rest nobody waits for."""
 HEADERS = [
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -68,7 +70,8 @@ class Guard:
         try:
             body = await self._admitted(scope, receive)
         except Refusal as refusal:
-            return await respond(refusal.status, refusal.body, dressed, refusal.headers)
+            ends = {"connection": "close"} if refusal.status in UNREAD else {}
+            return await respond(refusal.status, refusal.body, dressed, {**refusal.headers, **ends})
         try:
             await self.app(scope, replayed(body, receive), dressed)
         except asyncio.CancelledError:
@@ -92,7 +95,7 @@ class Guard:
             self._check_room()  # before its body is read: under overload most of the work would be to read in vain
         length = dict(headers).get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.limits.body_bytes:
-            raise self._too_large()
+            raise await self._too_large()
         try:
             async with asyncio.timeout(self.limits.read_seconds):
                 return await self._read(receive)
@@ -123,11 +126,12 @@ class Guard:
                 raise Refusal(400, "the connection ended inside the body")
             body += message.get("body", b"")  # type: ignore[arg-type]
             if len(body) > self.limits.body_bytes:
-                raise self._too_large()
+                raise await self._too_large()
             if not message.get("more_body"):
                 return bytes(body)
 
-    def _too_large(self) -> Refusal:
+    async def _too_large(self) -> Refusal:
+        await asyncio.sleep(self.limits.oversize_seconds)
         return Refusal(413, f"the body is larger than {self.limits.body_bytes:,} bytes")
 
 

@@ -20,7 +20,9 @@ class Limits:
     connections: int = 512
     drain_seconds: float = 20.0
     """How long answers under way may go on after SIGTERM."""
-    stalled_seconds: float = 2.0
-    """An engine that has not moved for so long makes /health red."""
+    oversize_seconds: float = 0.1
+    """Whoever sends more than is allowed waits so long for the answer, and takes no time from others meanwhile."""
+    stalled_seconds: float = 1.75
+    """An engine that has not moved for so long makes /health red, which is asked for within 2 seconds."""
     exit_seconds: float = 5.0
     """And after so long ends the process, for whoever watches it to start another."""

@@ -1,12 +1,10 @@
-"""The process that serves: sockets, signals, and the watch over the engines."""
+"""The process that serves: sockets and signals."""
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
-from cerebras_gpt.errors import OURS, STOPPED
+from cerebras_gpt.errors import STOPPED
 from cerebras_gpt.generate.lm import LM
 from cerebras_gpt.process import memory_at_hand
 from cerebras_gpt.serve.app import Service, make_app
@@ -24,9 +22,6 @@ from cerebras_gpt.serve.guard import LOCAL, is_loopback
 from cerebras_gpt.serve.limits import Limits
 from cerebras_gpt.serve.worker import Worker
 
-log = logging.getLogger("cerebras_gpt")
-LOOK_SECONDS = 0.5
-"""Between two looks at the engines."""
 MOST_SLOTS = 64
 MEMORY_SHARE = 0.5
 """Of the memory at hand that all slots together may take."""
@@ -76,9 +71,7 @@ class Server(uvicorn.Server):
         # Not the loop's own handlers: their pipe is also the engines', and a signal that finds it full is lost.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, partial(self._end, loop))
-        watch = loop.create_task(self._watch())
         yield
-        watch.cancel()
 
     def _end(self, loop: asyncio.AbstractEventLoop, *_: object) -> None:
         """The first time it asks for an end in order, the second it ends."""
@@ -100,19 +93,6 @@ class Server(uvicorn.Server):
             worker.cancel_all()
         await asyncio.sleep(0.1)
         self.should_exit = True
-
-    async def _watch(self) -> None:
-        """Ends the process when an engine hangs, for whoever watches it to start another."""
-        limits, stalls = self.service.limits, Counter[str]()
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            for name, worker in self.service.workers.items():
-                # Looks are counted, for a process that was stopped and goes on finds every engine behind its time.
-                stalled = worker.has_begun and worker.stalled_seconds > LOOK_SECONDS
-                stalls[name] = stalls[name] + 1 if stalled else 0
-                if stalls[name] * LOOK_SECONDS >= limits.exit_seconds - LOOK_SECONDS:
-                    log.critical("the engine of %s has not moved for %g seconds", name, limits.exit_seconds)
-                    os._exit(OURS)
 
 
 def serve(
@@ -136,9 +116,9 @@ def configured(app: object, address: Address, limits: Limits) -> uvicorn.Config:
         app,  # type: ignore[arg-type]
         host=address.host,
         port=address.port,
-        http=partial(Connection, limits),  # type: ignore[arg-type]
+        http=partial(Connection, limits, {}),  # type: ignore[arg-type]
         ws="none",
-        log_level="warning",
+        log_level="error",  # its warnings are of requests, of which anybody can send any number
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -70,9 +70,14 @@ class Worker:
         return len(self._engine.active)
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the engine has no thread."""
+        return not self._thread.is_alive()
+
+    @property
     def stalled_seconds(self) -> float:
         """How long the engine has not moved; without end if its thread is gone."""
-        return time.monotonic() - self.beat if self._thread.is_alive() else float("inf")
+        return float("inf") if self.is_gone else time.monotonic() - self.beat
 
     def submit(
         self, requests: Sequence[Request], stop: tuple[str, ...], deliver: Callable[[Job, Piece], None]
@@ -100,10 +105,9 @@ class Worker:
         with self._lock:
             self.cancel([*self._new, *self._jobs])
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether it was started, and not stopped since."""
-        return self._thread.ident is not None and not self._stopping
+    def move(self, *_: object) -> None:
+        """Says within a long errand that the engine moves."""
+        self.beat = time.monotonic()
 
     def run(self, errand: Callable[[], None]) -> None:
         """Has something else done by the engine's thread, between two steps."""
