@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from cerebras_gpt.generate.slots import PAGE, SlotCache, reach
 from cerebras_gpt.model.gpt import ACTIVATIONS, GPT, Block, Linear
+from cerebras_gpt.process import memory_at_hand
 
 ROWS = (4, 8, 16, 32, 64)
 """Numbers of rows of a pass that are tried, smallest first."""
@@ -76,6 +77,10 @@ class Network:
     def slots(self, n_slots: int, n_tokens: int) -> SlotCache:
         """An empty cache."""
         return SlotCache(self.architecture, n_slots, n_tokens, self.dtype, self.device)
+
+    def memory(self) -> int:
+        """Bytes that slots could take where this network computes."""
+        return memory_at_hand() if self.device.type == "cpu" else int(torch.cuda.mem_get_info()[0])
 
     def product(self, x: Tensor, layer: Linear) -> Tensor:
         """The one place of linear products, (N, n_in) -> (N, n_out): where kernels for a few rows would go."""

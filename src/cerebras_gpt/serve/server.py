@@ -15,7 +15,6 @@ import uvicorn
 
 from cerebras_gpt.errors import STOPPED
 from cerebras_gpt.generate.lm import LM
-from cerebras_gpt.process import memory_at_hand
 from cerebras_gpt.serve.app import Service, make_app
 from cerebras_gpt.serve.connection import Connection
 from cerebras_gpt.serve.guard import LOCAL, is_loopback
@@ -45,7 +44,7 @@ def n_slots(lm: LM, wanted: int, n_models: int) -> int:
     """Slots that the memory at hand has room for, at most those wanted; raises ValueError if not even one."""
     networks = [lm.network, *([lm.draft.network] if lm.draft else [])]
     size = sum(network.slots(1, network.architecture.seq_len).kv.nbytes for network in networks)
-    room = int(MEMORY_SHARE * memory_at_hand() / n_models) // size
+    room = int(MEMORY_SHARE * lm.network.memory() / n_models) // size
     if room < 1:
         raise ValueError(f"one slot takes {size / 1e9:.2f} GB, more than memory allows; serve a smaller model")
     return min(wanted, room, MOST_SLOTS)
