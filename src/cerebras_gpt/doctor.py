@@ -30,6 +30,7 @@ PACKAGES = (
     *("fastapi", "uvicorn", "prometheus-client"),
     *("bm25s", "pyarrow", "sacrebleu"),
     "ray",
+    *("flash-attn-4", "nvidia-cutlass-dsl-libs-cu13"),
 )
 """What we depend on, and the texts and words that extras bring."""
 COMPILERS = ("c++", "g++", "clang++", "cl")
