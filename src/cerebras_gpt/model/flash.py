@@ -1,7 +1,7 @@
 """Causal attention on a GPU by FlashAttention 4 (the package `flash-attn-4`), where that is installed.
 
 Its gradients are written where the linear layer before it wants them, and in one order (torch's own kernels that keep
-an order take 1.5 times as long in the backward pass, benchmarks/train_gpu.py).
+an order take twice as long in the backward pass, benchmarks/attention_gpu.py).
 """
 
 import logging

@@ -53,7 +53,7 @@ def give_back() -> None:
 def same_bits() -> None:
     """Has a GPU add in the same order every time, so that a run that was killed goes on to the same bits.
 
-    Without it the gradients of attention are summed in whatever order the blocks come (benchmarks/train_gpu.py).
+    Without it the gradients of attention are summed in whatever order the blocks come (benchmarks/attention_gpu.py).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)

@@ -68,16 +68,14 @@ def sharded_model(plan: Plan, execution: Execution, generator: torch.Generator) 
     return model
 
 
-def sharded_peak_bytes(
-    architecture: Architecture, micro_batch_size: int, shards: int, compute_bytes: int = 2, recompute: bool = False
-) -> int:
+def sharded_peak_bytes(architecture: Architecture, micro_batch_size: int, shards: int, compute_bytes: int = 2) -> int:
     """The largest resident memory to expect of each process of a sharded run.
 
     Its share of the state, and `gathered_bytes`.
     """
     memory = training_memory(architecture, micro_batch_size, compute_bytes)
     share = (memory.weights + memory.gradients + memory.optimizer) // shards
-    return share + gathered_bytes(architecture, micro_batch_size, compute_bytes, recompute)
+    return share + gathered_bytes(architecture, micro_batch_size, compute_bytes)
 
 
 def gathered_bytes(
